@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package h1
+
+import (
+	"errors"
+	"io"
+
+	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec"
+	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/socket"
+)
+
+// Conn is what the server half needs of a downstream connection. *socket.Conn is one.
+type Conn interface {
+	TryRead(p []byte) (int, error)
+	AwaitRead(w *socket.Worker) error
+	Write(w *socket.Worker, p []byte) error
+	HungUp() bool
+}
+
+// Server is the codec's state of a downstream connection. While the connection is idle it holds no buffer.
+type Server struct {
+	conn Conn
+	bufs *bytebuf.Pool
+	lim  *Limits
+
+	buf *bytebuf.Buf // bytes not used up yet
+	// part is the beginning of a head whose rest has not come; lines is how many line ends were in it when it was last
+	// looked at, so that a head that drips in is not parsed again for each byte.
+	part []byte
+}
+
+// Init prepares s for a new connection.
+func (s *Server) Init(conn Conn, bufs *bytebuf.Pool, lim *Limits) {
+	*s = Server{conn: conn, bufs: bufs, lim: lim}
+}
+
+// Poll reads what is there and parses the next request head into st.Request. ok is false where no head is complete: the
+// connection can go idle then, Pending tells whether it is in the middle of a head. The error is io.EOF at the end of
+// the connection, and *codec.ProtocolError for a message that is refused.
+func (s *Server) Poll(st *ServerStream, q *codec.Request) (ok bool, err error) {
+	dry := false
+	for {
+		if s.buf != nil && s.buf.Len() > 0 {
+			if ok, err = s.parse(st, q); ok || err != nil {
+				return ok, err
+			}
+		}
+		if dry {
+			s.shelve()
+			return false, nil
+		}
+		s.unshelve()
+		free := s.buf.Free()
+		n, err := s.conn.TryRead(free)
+		if err == socket.ErrWouldBlock {
+			s.shelve()
+			return false, nil
+		}
+		if err != nil {
+			s.Close()
+			return false, err
+		}
+		s.buf.Hi += n
+		// A short read has emptied the socket, unless a hang-up came with the bytes and needs to be read too.
+		dry = n < len(free) && !s.conn.HungUp()
+	}
+}
+
+// parse tries to read a head at the front of the buffer.
+func (s *Server) parse(st *ServerStream, q *codec.Request) (bool, error) {
+	b := s.buf.Bytes()
+	// RFC 9112 section 2.2: an empty line before the request line is passed over.
+	for len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
+		s.buf.Lo += 2
+		b = b[2:]
+	}
+	if len(b) == 0 {
+		return false, nil
+	}
+	size, closing, err := parseRequest(b, q, s.lim)
+	if err != nil || size == 0 {
+		return false, err
+	}
+	s.buf.Lo += size
+	st.begin(s, q, closing)
+	return true, nil
+}
+
+// shelve gives the buffer back; the beginning of a head is kept apart, in no more memory than it needs.
+func (s *Server) shelve() {
+	if s.buf == nil {
+		return
+	}
+	if s.buf.Len() > 0 {
+		s.part = append(s.part[:0], s.buf.Bytes()...)
+	}
+	s.bufs.Put(s.buf)
+	s.buf = nil
+}
+
+// unshelve takes a buffer and puts the beginning of a head into it.
+func (s *Server) unshelve() {
+	if s.buf == nil {
+		s.buf = s.bufs.Get()
+	}
+	if len(s.part) > 0 {
+		s.buf.Grow(len(s.part) + s.lim.HeadBytes/2)
+		s.buf.Hi += copy(s.buf.Free(), s.part)
+		s.part = nil
+	}
+	if s.buf.Len() == 0 {
+		s.buf.Lo, s.buf.Hi = bytebuf.Room, bytebuf.Room
+	} else if len(s.buf.Free()) < 1024 {
+		s.buf.Grow(2*s.buf.Len() + 1024)
+	}
+}
+
+// Pending reports whether bytes of a further request are here already.
+func (s *Server) Pending() bool { return s.part != nil || s.buf != nil && s.buf.Len() > 0 }
+
+// Close gives the buffer back.
+func (s *Server) Close() {
+	if s.buf != nil {
+		s.bufs.Put(s.buf)
+		s.buf = nil
+	}
+	s.part = nil
+}
+
+// ServerStream is one request and its answer on a downstream connection.
+type ServerStream struct {
+	s       *Server
+	q       *codec.Request
+	dec     decoder
+	scratch []byte
+	ans     answer
+
+	close   bool // the connection ends with this answer
+	expect  bool // the client waits for 100
+	started bool // the final head is out
+	ended   bool // the answer is out whole
+	tunnel  bool
+
+	sent int64
+}
+
+var errAnswerEnded = errors.New("h1: the answer has ended already")
+
+func (st *ServerStream) begin(s *Server, q *codec.Request, closing bool) {
+	*st = ServerStream{s: s, q: q, dec: st.dec, scratch: st.scratch[:0], close: closing, expect: q.Expect}
+	switch q.Length {
+	case codec.Unknown:
+		st.dec.begin(byChunks, 0)
+	default:
+		st.dec.begin(byLength, q.Length)
+	}
+}
+
+// Body returns the request's body: the stream itself.
+func (st *ServerStream) Body() codec.Body { return st }
+
+// Buffered implements codec.Body.
+func (st *ServerStream) Buffered() (bytebuf.Piece, bool, error) {
+	if st.dec.ended || st.s.buf == nil {
+		return bytebuf.Piece{}, st.dec.ended, nil
+	}
+	p, err := st.dec.take(st.s.buf, st.s.lim)
+	return p, st.dec.ended, err
+}
+
+// Next implements codec.Body. Where the client waits for 100 (Continue), it is sent before the first wait.
+func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
+	s := st.s
+	for {
+		if s.buf != nil && s.buf.Len() > 0 || st.dec.ended {
+			p, end, err := st.Buffered()
+			if p.Len() > 0 || end || err != nil {
+				return p, end, err
+			}
+		}
+		if st.expect && !st.started {
+			st.expect = false
+			if err := s.conn.Write(w, []byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
+				return bytebuf.Piece{}, false, err
+			}
+		}
+		if s.buf == nil {
+			s.buf = s.bufs.Get()
+		}
+		s.buf.Lo, s.buf.Hi = bytebuf.Room, bytebuf.Room
+		n, err := s.conn.TryRead(s.buf.Free())
+		switch {
+		case err == nil:
+			s.buf.Hi += n
+		case err == socket.ErrWouldBlock:
+			s.bufs.Put(s.buf)
+			s.buf = nil
+			if err := s.conn.AwaitRead(w); err != nil {
+				return bytebuf.Piece{}, false, err
+			}
+		case err == io.EOF && st.dec.mode == toClose:
+			st.dec.ended = true
+		case err == io.EOF:
+			return bytebuf.Piece{}, false, io.ErrUnexpectedEOF
+		default:
+			return bytebuf.Piece{}, false, err
+		}
+	}
+}
+
+// Trailers implements codec.Body.
+func (st *ServerStream) Trailers() *header.List { return st.dec.list }
+
+// CloseAfter makes this answer the connection's last.
+func (st *ServerStream) CloseAfter() { st.close = true }
+
+// Inform sends a 1xx answer. An HTTP/1.0 client is not sent any (RFC 9110 section 15.2).
+func (st *ServerStream) Inform(w *socket.Worker, status int, h *header.List) error {
+	if st.started || st.q.Protocol == mesh.HTTP10 {
+		return nil
+	}
+	r := codec.Response{Status: status, Header: *h}
+	st.scratch = appendResponse(st.scratch[:0], &r, answer{}, st.q.Protocol)
+	return st.write(w, st.scratch)
+}
+
+// Head implements codec.ServerStream.
+func (st *ServerStream) Head(w *socket.Worker, r *codec.Response, first bytebuf.Piece, end bool) error {
+	if st.started {
+		return errAnswerEnded
+	}
+	st.started = true
+	st.frame(r, first.Len(), end)
+	st.scratch = appendResponse(st.scratch[:0], r, st.ans, st.q.Protocol)
+	if st.ans.bodiless {
+		st.ended = true
+		return st.write(w, st.scratch)
+	}
+	if st.ans.chunked && first.Len() > 0 {
+		st.scratch = appendChunkSize(st.scratch, first.Len())
+	}
+	return st.data(w, st.scratch, first, end)
+}
+
+// frame decides how the answer's end will be told.
+func (st *ServerStream) frame(r *codec.Response, first int, end bool) {
+	if !st.dec.ended {
+		// The client may still be sending: what comes cannot be told from a next request for certain.
+		st.close = true
+	}
+	old := st.q.Protocol == mesh.HTTP10
+	if old && end && r.Length == codec.Unknown {
+		r.Length = int64(first)
+	}
+	switch {
+	case r.Switched:
+		st.tunnel = true
+		st.dec.begin(toClose, 0)
+	case string(st.q.Method) == "HEAD", r.Status == 304, r.Status == 204:
+		st.ans.bodiless = true
+	case r.Length == codec.Unknown && old:
+		st.close = true
+	case r.Length == codec.Unknown:
+		st.ans.chunked = true
+	}
+	st.ans.close = st.close && !st.tunnel
+}
+
+// Data implements codec.ServerStream.
+func (st *ServerStream) Data(w *socket.Worker, p bytebuf.Piece, end bool) error {
+	if st.ended {
+		return errAnswerEnded
+	}
+	st.scratch = st.scratch[:0]
+	if st.ans.chunked && p.Len() > 0 {
+		st.scratch = appendChunkSize(st.scratch, p.Len())
+	}
+	return st.data(w, st.scratch, p, end)
+}
+
+// data sends what is in front, the piece, and what ends it, in one send where the piece has room or is small.
+func (st *ServerStream) data(w *socket.Worker, front []byte, p bytebuf.Piece, end bool) error {
+	st.ended = end
+	return writeAround(w, st.write, front, p, chunkTail(st.ans.chunked, p.Len() > 0, end))
+}
+
+// SendTrailers sends the trailer section and ends the answer. Where the answer is not chunked the fields are left out.
+func (st *ServerStream) SendTrailers(w *socket.Worker, h *header.List) error {
+	if st.ended {
+		return errAnswerEnded
+	}
+	st.ended = true
+	if !st.ans.chunked {
+		return nil
+	}
+	st.scratch = appendTrailers(st.scratch[:0], h)
+	return st.write(w, st.scratch)
+}
+
+func (st *ServerStream) write(w *socket.Worker, p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	st.sent += int64(len(p))
+	return st.s.conn.Write(w, p)
+}
+
+// Started reports whether the final head is out.
+func (st *ServerStream) Started() bool { return st.started }
+
+// Sent returns the bytes of this answer on the wire.
+func (st *ServerStream) Sent() int64 { return st.sent }
+
+// Finish ends the stream and reports whether the connection can serve another: both messages ended, and neither side
+// asked to close.
+func (st *ServerStream) Finish() (keep bool) {
+	if s := st.s; s.buf != nil && s.buf.Len() == 0 {
+		s.bufs.Put(s.buf)
+		s.buf = nil
+	}
+	return st.ended && st.dec.ended && !st.close && !st.tunnel
+}
+
+// chunkTail returns what goes behind a piece of a chunked body.
+func chunkTail(chunked, data, end bool) string {
+	switch {
+	case !chunked:
+		return ""
+	case data && end:
+		return "\r\n0\r\n\r\n"
+	case data:
+		return "\r\n"
+	case end:
+		return "0\r\n\r\n"
+	}
+	return ""
+}
+
+// smallPiece is what is rather copied than sent apart.
+const smallPiece = 8 << 10
+
+// writeAround writes front, the piece and tail. front may grow in place.
+func writeAround(w *socket.Worker, write func(*socket.Worker, []byte) error, front []byte, p bytebuf.Piece, tail string) error {
+	if p.Len() == 0 {
+		return write(w, append(front, tail...))
+	}
+	if out, ok := p.Wrap(front, tail); ok {
+		return write(w, out)
+	}
+	if p.Len() <= smallPiece {
+		front = append(append(front, p.Bytes()...), tail...)
+		return write(w, front)
+	}
+	if err := write(w, front); err != nil {
+		return err
+	}
+	if err := write(w, p.Bytes()); err != nil {
+		return err
+	}
+	return write(w, append(front[:0], tail...))
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package socket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/sys"
+)
+
+// Peer is an upstream connection. One worker reads from it, and the same or one other writes to it; only pokes and the
+// hang-up come from elsewhere.
+type Peer struct {
+	c     net.Conn
+	rc    syscall.RawConn
+	fd    int
+	set   *set
+	watch watch
+	gone  func(*Peer) // told of the peer's hang-up, on the set's goroutine
+
+	hup    atomic.Bool
+	closed atomic.Bool
+	rd, wr sleeper
+
+	// The rest belongs to the worker that reads.
+	w    *Worker
+	step func(uintptr) bool
+	out  []byte // what Call has not sent yet
+	buf  *bytebuf.Buf
+	into []byte // where to read, instead of buf
+	n    int
+	err  error
+}
+
+// sleeper is one direction of a peer that a worker may sleep on. Each direction has a deadline of its own in the
+// runtime's poller, which only its own worker clears: so no poke is lost to the other.
+type sleeper struct {
+	p     *Peer
+	write bool
+}
+
+// poke makes the worker that sleeps here, or the next that will, look again.
+func (s *sleeper) poke() { s.set(past) }
+
+func (s *sleeper) set(t time.Time) {
+	if s.write {
+		s.p.c.SetWriteDeadline(t)
+	} else {
+		s.p.c.SetReadDeadline(t)
+	}
+}
+
+var past = time.Unix(1, 0)
+
+// Dialer says how to reach an upstream.
+type Dialer struct {
+	Timeout time.Duration
+	// Source is the local address; the zero value leaves it to the system.
+	Source    netip.AddrPort
+	KeepAlive net.KeepAliveConfig
+}
+
+// Dial connects to address. It blocks until it is connected or the timeout is over; gone is called once if the peer
+// closes its side, at any time, from the engine's goroutine: it must not block.
+func (e *Engine) Dial(ctx context.Context, d *Dialer, network, address string, gone func(*Peer)) (*Peer, error) {
+	nd := net.Dialer{Timeout: d.Timeout, KeepAliveConfig: d.KeepAlive, KeepAlive: -1}
+	if d.Source.IsValid() {
+		nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
+		nd.Control = bindLate
+	}
+	c, err := nd.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return e.newPeer(c, gone)
+}
+
+// bindLate lets the kernel choose the source port by the whole address pair, so that one source address can hold more
+// connections than it has ports (ip(7), IP_BIND_ADDRESS_NO_PORT).
+func bindLate(_, _ string, rc syscall.RawConn) error {
+	const ipBindAddressNoPort = 24
+	return rc.Control(func(fd uintptr) {
+		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, ipBindAddressNoPort, 1)
+	})
+}
+
+func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("socket: %T has no descriptor", c)
+	}
+	p := &Peer{c: c, set: e.pickSet(), gone: gone}
+	rc, err := sc.SyscallConn()
+	if err == nil {
+		p.rc = rc
+		err = rc.Control(func(fd uintptr) { p.fd = int(fd) })
+	}
+	if err == nil {
+		p.step = p.readStep
+		p.rd, p.wr = sleeper{p, false}, sleeper{p, true}
+		p.watch.target = p
+		err = p.set.add(p.fd, &p.watch, sys.RdHup|sys.Edge)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// event is called by the set's goroutine: the peer has hung up.
+func (p *Peer) event(uint32) {
+	if p.hup.Swap(true) {
+		return
+	}
+	if p.gone != nil {
+		p.gone(p)
+	}
+	p.rd.poke()
+}
+
+// HungUp reports whether the peer has closed its side.
+func (p *Peer) HungUp() bool { return p.hup.Load() }
+
+// Stale reports whether an idle connection cannot take a request: it was closed, or it holds bytes nobody asked for.
+func (p *Peer) Stale() bool {
+	if p.hup.Load() {
+		return true
+	}
+	var one [1]byte
+	_, e := sys.Peek(p.fd, one[:])
+	return e != syscall.EAGAIN
+}
+
+// Call sends out whole and waits for the first bytes of the answer, which are in the buffer it returns. The buffer is
+// taken when the bytes are there, and is the caller's to put back.
+//
+// The bytes leave inside RawConn.Read: that call begins by forgetting earlier edges, so whatever the request brings
+// about comes after that and ends the wait. Sent before it, one answer in some thousands would be slept through.
+func (p *Peer) Call(w *Worker, out []byte) (*bytebuf.Buf, error) {
+	p.out, p.buf = out, nil
+	err := p.run(w)
+	p.out = nil
+	b := p.buf
+	p.buf = nil
+	if err != nil && b != nil {
+		p.set.e.Bufs.Put(b)
+		b = nil
+	}
+	return b, err
+}
+
+// Recv waits for bytes and appends them to b, or to a new buffer where b is nil; that is taken when the bytes are there.
+func (p *Peer) Recv(w *Worker, b *bytebuf.Buf) (*bytebuf.Buf, error) {
+	p.out, p.buf = nil, b
+	err := p.run(w)
+	got := p.buf
+	p.buf = nil
+	if err != nil && b == nil && got != nil {
+		p.set.e.Bufs.Put(got)
+		got = nil
+	}
+	return got, err
+}
+
+// Read waits for bytes and reads them into dst.
+func (p *Peer) Read(w *Worker, dst []byte) (int, error) {
+	p.into, p.n = dst, 0
+	err := p.run(w)
+	p.into = nil
+	return p.n, err
+}
+
+// run drives the read step until it has bytes, or there is a reason to stop.
+func (p *Peer) run(w *Worker) error {
+	p.w = w
+	for {
+		w.at.Store(&p.rd)
+		// An interrupter sets its mark before it looks at w.at: one of the two sees the other.
+		if err := w.interrupted(); err != nil {
+			w.at.Store(nil)
+			return err
+		}
+		p.err = nil
+		err := p.rc.Read(p.step)
+		w.at.Store(nil)
+		if err == nil {
+			return p.err
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		p.rd.set(time.Time{})
+		// Where the poke was the hang-up's, what is left to read is there at once.
+		if p.hup.Load() && len(p.out) == 0 && p.take() {
+			return p.err
+		}
+	}
+}
+
+// readStep runs inside RawConn.Read; false sleeps until the next edge.
+func (p *Peer) readStep(uintptr) bool {
+	if len(p.out) == 0 {
+		return p.take()
+	}
+	p.err = p.Write(p.w, p.out)
+	p.out = nil
+	p.w.at.Store(&p.rd)
+	// An interrupt that came while the worker was not seen to sleep here has left its mark only.
+	if p.err == nil {
+		p.err = p.w.interrupted()
+	}
+	// After a hang-up no edge will tell that there is an end to read.
+	return p.err != nil || p.hup.Load() && p.take()
+}
+
+// take reads once. It reports false where there is nothing to read yet.
+func (p *Peer) take() bool {
+	if p.into != nil {
+		n, e := sys.Recv(p.fd, p.into)
+		if e == syscall.EAGAIN {
+			return false
+		}
+		p.n, p.err = result(n, e)
+		return true
+	}
+	fresh := p.buf == nil
+	if fresh {
+		p.buf = p.set.e.Bufs.Get()
+	}
+	n, e := sys.Recv(p.fd, p.buf.Free())
+	if e == syscall.EAGAIN {
+		if fresh {
+			p.set.e.Bufs.Put(p.buf)
+			p.buf = nil
+		}
+		return false
+	}
+	if n, p.err = result(n, e); p.err == nil {
+		p.buf.Hi += n
+	}
+	return true
+}
+
+// Write sends all of b, waiting while the socket is full.
+func (p *Peer) Write(w *Worker, b []byte) error {
+	for len(b) > 0 {
+		n, e := sys.Send(p.fd, b)
+		if e == syscall.EAGAIN {
+			var err error
+			if n, err = p.awaitWrite(w, b); err != nil {
+				return err
+			}
+		} else if e != 0 {
+			return e
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// awaitWrite sleeps until the socket takes a part of b.
+func (p *Peer) awaitWrite(w *Worker, b []byte) (n int, err error) {
+	for {
+		w.at.Store(&p.wr)
+		if err := w.interrupted(); err != nil {
+			w.at.Store(nil)
+			return 0, err
+		}
+		var e syscall.Errno
+		err := p.rc.Write(func(fd uintptr) bool {
+			n, e = sys.Send(int(fd), b)
+			return e != syscall.EAGAIN
+		})
+		w.at.Store(nil)
+		switch {
+		case err == nil && e == 0:
+			return n, nil
+		case err == nil:
+			return 0, e
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return 0, err
+		}
+		p.wr.set(time.Time{})
+	}
+}
+
+// CloseWrite ends the sending side.
+func (p *Peer) CloseWrite() error {
+	if c, ok := p.c.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// Reset makes the coming Close abort the connection with RST.
+func (p *Peer) Reset() {
+	if c, ok := p.c.(*net.TCPConn); ok {
+		c.SetLinger(0)
+	}
+}
+
+// Close closes the connection. It may be called more than once, and from any goroutine that owns p then.
+func (p *Peer) Close() {
+	if p.closed.Swap(true) {
+		return
+	}
+	p.set.forget(p.fd, &p.watch)
+	p.c.Close()
+}
+
+// LocalAddr returns the local address of a TCP connection, the zero value for others.
+func (p *Peer) LocalAddr() netip.AddrPort {
+	if a, ok := p.c.LocalAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// FD returns the descriptor, for socket options. It must not be closed or kept.
+func (p *Peer) FD() int { return p.fd }
