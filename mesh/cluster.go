@@ -73,6 +73,10 @@ type DNS struct {
 	Resolvers []netip.AddrPort
 	UseTCP    bool
 	NoSearch  bool
+	// FirstOnly takes the first address of an answer and leaves the others out, as Envoy's LOGICAL_DNS does.
+	FirstOnly bool
+	// Overprovisioning is that of the EndpointSet that is made of the answers.
+	Overprovisioning uint32
 }
 
 // DNSTarget is one name of a StrictDNS cluster; each address it resolves to becomes an endpoint like Endpoint.

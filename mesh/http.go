@@ -52,12 +52,9 @@ type HTTPManager struct {
 	Proxy100Continue   bool
 
 	// HTTP/1 options.
-	AcceptHTTP10     bool
-	DefaultHost      string
-	AllowChunkedBoth bool // never honoured as true: Content-Length with Transfer-Encoding is refused by name at decode
-	EnableTrailers   bool
-	// StreamErrors keeps the connection open after a malformed request whose end is known.
-	StreamErrors bool
+	AcceptHTTP10   bool
+	DefaultHost    string
+	EnableTrailers bool
 
 	Upgrades   []Upgrade
 	AccessLogs []AccessLog

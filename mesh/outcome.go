@@ -28,7 +28,7 @@ type Outcome struct {
 	Direction              Direction
 	Remote, Local          netip.AddrPort
 	DirectRemote           netip.AddrPort
-	ServerName             []byte
+	ServerName             string
 	ConnectionID           uint64
 	Protocol               Protocol
 	StatPrefix             string
@@ -37,6 +37,8 @@ type Outcome struct {
 	// RouteTemplate is the path as the route matched it (a prefix, a path, a pattern), free of what a client sent.
 	RouteTemplate string
 	Cluster       string
+	// ClusterStat is the cluster's name in metrics and in %UPSTREAM_CLUSTER%; "" where that is Cluster.
+	ClusterStat string
 
 	// The request. Path is as it came, with the query; UpstreamPath is as it was sent.
 	Method, Scheme, Authority, Path, UpstreamPath []byte

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package fakexds is a control plane for tests: go-control-plane's cache and server on a loopback port, which can also be
+// killed, restarted on the same port, halted, and made to send what no control plane should. It tells every answer it
+// gets. It speaks the state-of-the-world variant of ADS and gives every node the same.
+package fakexds
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/log"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
+	"google.golang.org/grpc"
+)
+
+// The type URLs, for callers that want no other import.
+const (
+	ClusterType  = resource.ClusterType
+	EndpointType = resource.EndpointType
+	ListenerType = resource.ListenerType
+	RouteType    = resource.RouteType
+)
+
+// node is the only key of the cache: all proxies get the same.
+const node = "all"
+
+// Answer is a request of a proxy: an ACK, a NACK, or a subscription.
+type Answer struct {
+	// Stream counts the streams from 1.
+	Stream  int
+	TypeURL string
+	// Nonce is that of the response that is answered, "" in the first request of a stream for a type.
+	Nonce, Version string
+	Names          []string
+	// Ack and Nack are false for requests that only change a subscription. Detail is the reason of a NACK.
+	Ack, Nack bool
+	Detail    string
+	// HasNode says that the request told who the proxy is.
+	HasNode bool
+}
+
+// Server is the control plane.
+type Server struct {
+	tb    testing.TB
+	cache cache.SnapshotCache
+	// answers has room for all that a test can provoke; a full one fails the test.
+	answers chan Answer
+	addr    string
+
+	mu sync.Mutex
+	// All below are guarded by mu.
+	current  cache.Snapshot
+	grpc     *grpc.Server
+	served   chan struct{} // closed when grpc has ended
+	cancel   context.CancelFunc
+	streams  map[*stream]struct{}
+	opened   int
+	accepted int
+	injected int
+	gate     chan struct{} // closed while responses may go out
+	muted    map[string]bool
+}
+
+// Start runs a Server on a free loopback port until the test ends.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	s := &Server{
+		tb:      tb,
+		cache:   cache.NewSnapshotCache(true, oneNode{}, log.NewDefaultLogger()),
+		answers: make(chan Answer, 1<<16),
+		streams: map[*stream]struct{}{},
+		gate:    make(chan struct{}),
+		muted:   map[string]bool{},
+	}
+	close(s.gate)
+	s.listen("127.0.0.1:0")
+	tb.Cleanup(s.Kill)
+	return s
+}
+
+type oneNode struct{}
+
+// ID returns the one key of the cache.
+func (oneNode) ID(*corepb.Node) string { return node }
+
+// Addr returns the address, "127.0.0.1:port". It stays the same over Kill and Restart.
+func (s *Server) Addr() string { return s.addr }
+
+// Answers returns what proxies sent, in order.
+func (s *Server) Answers() <-chan Answer { return s.answers }
+
+// Set replaces all resources of a type. Other types keep theirs, with their versions.
+func (s *Server) Set(typeURL, version string, resources ...types.Resource) {
+	s.SetAll(version, map[string][]types.Resource{typeURL: resources})
+}
+
+// SetAll replaces the resources of several types in one snapshot.
+func (s *Server) SetAll(version string, resources map[string][]types.Resource) {
+	s.tb.Helper()
+	s.mu.Lock()
+	for typeURL, list := range resources {
+		s.current.Resources[cache.GetResponseType(typeURL)] = cache.NewResources(version, list)
+	}
+	next := &cache.Snapshot{Resources: s.current.Resources}
+	s.mu.Unlock()
+	if err := s.cache.SetSnapshot(context.Background(), node, next); err != nil {
+		s.tb.Errorf("fakexds: set snapshot: %v", err)
+	}
+}
+
+// Inject sends a response as it is on all open streams, past the cache. A nonce is made up where it has none; it is
+// returned. What the proxy answers is told, and hidden from the cache.
+func (s *Server) Inject(r *discoverypb.DiscoveryResponse) (nonce string) {
+	s.mu.Lock()
+	s.injected++
+	if r.GetNonce() == "" {
+		r.Nonce = fmt.Sprint("injected-", s.injected)
+	}
+	var open []*stream
+	for st := range s.streams {
+		open = append(open, st)
+	}
+	s.mu.Unlock()
+	for _, st := range open {
+		st.inject(r)
+	}
+	return r.GetNonce()
+}
+
+// Pause holds all responses back until Resume.
+func (s *Server) Pause() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gate = make(chan struct{})
+}
+
+// Resume ends Pause.
+func (s *Server) Resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.gate)
+}
+
+// Mute drops the responses of a type, and Unmute ends that.
+func (s *Server) Mute(typeURL string) { s.mute(typeURL, true) }
+
+// Unmute ends Mute. What was dropped meanwhile is not sent again by itself.
+func (s *Server) Unmute(typeURL string) { s.mute(typeURL, false) }
+
+func (s *Server) mute(typeURL string, on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.muted[typeURL] = on
+}
+
+// KillStreams ends all open streams and keeps the connections and the port open. It returns how many there were.
+func (s *Server) KillStreams() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.streams {
+		st.end()
+	}
+	return len(s.streams)
+}
+
+// Kill closes the port and all connections at once.
+func (s *Server) Kill() {
+	s.mu.Lock()
+	g, served, cancel := s.grpc, s.served, s.cancel
+	s.grpc = nil
+	s.mu.Unlock()
+	if g == nil {
+		return
+	}
+	cancel()
+	g.Stop()
+	<-served
+}
+
+// Restart opens the port again after Kill, with the resources that were set last.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	s.listen(s.addr)
+}
+
+// Counts returns how many connections and streams there were so far.
+func (s *Server) Counts() (connections, streams int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted, s.opened
+}
+
+func (s *Server) listen(addr string) {
+	s.tb.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		s.tb.Fatalf("fakexds: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
+	discoverypb.RegisterAggregatedDiscoveryServiceServer(g, &ads{server: s, inner: sotw.NewServer(ctx, s.cache, nil)})
+	served := make(chan struct{})
+	s.mu.Lock()
+	s.addr = l.Addr().String()
+	s.grpc, s.served, s.cancel = g, served, cancel
+	s.mu.Unlock()
+	go func() {
+		defer close(served)
+		_ = g.Serve(&countingListener{l, s})
+	}()
+}
+
+// countingListener counts connections.
+type countingListener struct {
+	net.Listener
+	server *Server
+}
+
+// Accept counts.
+func (l *countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.server.mu.Lock()
+		l.server.accepted++
+		l.server.mu.Unlock()
+	}
+	return c, err
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ads
+
+import (
+	"context"
+	"net"
+	"time"
+
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+)
+
+const (
+	connectTimeout = 5 * time.Second
+	// gRPC servers close connections that ping more often than every 5 minutes, unless told otherwise. A peer that
+	// vanished is found within a minute by TCP: see options.
+	pingAfter   = 5 * time.Minute
+	pingTimeout = 20 * time.Second
+)
+
+// dialer opens streams over a gRPC connection of their own. The connection is not reused: its state is the stream's
+// state, and the back-off is ours.
+func dialer(cfg Config) opener {
+	return func(ctx context.Context, t Target) (stream, func(), error) {
+		name := t.Address
+		if t.Network == "unix" {
+			name = "localhost" // a path is not an authority
+		}
+		conn, err := grpc.NewClient("passthrough:///"+name, options(cfg, t)...)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(cfg.Metadata) > 0 {
+			ctx = metadata.AppendToOutgoingContext(ctx, cfg.Metadata...)
+		}
+		s, err := discoverypb.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		if err != nil {
+			_ = conn.Close()
+			return nil, nil, err
+		}
+		return s, func() { _ = conn.Close() }, nil
+	}
+}
+
+func options(cfg Config, t Target) []grpc.DialOption {
+	d := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3,
+	}}
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, t.Network, t.Address)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.MaxResponseBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(),
+		grpc.WithUserAgent("meshtap"),
+	}
+	if cfg.Authority != "" {
+		opts = append(opts, grpc.WithAuthority(cfg.Authority))
+	}
+	return opts
+}

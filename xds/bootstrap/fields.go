@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bootstrap
+
+import (
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	regexv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+
+	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/xds/resource"
+)
+
+// Fields returns the table of the fields that a bootstrap may hold, for documents and for tests.
+func Fields() *protofields.Table {
+	t := resource.Fields()
+	addFields(t)
+	return t
+}
+
+func addFields(t *protofields.Table) {
+	t.Add(&bootstrapv3.Bootstrap{},
+		protofields.Honour("node", "static_resources", "dynamic_resources", "layered_runtime", "admin",
+			"overload_manager", "bootstrap_extensions", "cluster_manager", "default_regex_engine",
+			"typed_dns_resolver_config"),
+		protofields.Ignore("it is Envoy's own housekeeping", "flags_path", "watchdog", "watchdogs",
+			"enable_dispatcher_stats", "memory_allocator_manager", "grpc_async_client_manager_config",
+			"perf_tracing_file_path", "enable_worker_cpu_affinity", "fatal_actions",
+			"default_socket_interface", "inline_headers"),
+		protofields.Ignore("statistics are read, not pushed; their names are fixed", "stats_config",
+			"stats_flush_interval", "stats_flush_on_admin", "stats_eviction_interval", "deferred_stat_options",
+			"stats_server_version_override"),
+		protofields.Ignore("the log's form is set by flags", "application_log_config"),
+		protofields.Refuse("use typed_dns_resolver_config", "use_tcp_for_dns_lookups", "dns_resolution_config"),
+		protofields.Observe("statistics are not pushed to sinks", "stats_sinks"),
+		protofields.Observe("tracing is not supported", "tracing"),
+		protofields.Refuse("xdstp:// names are not supported", "node_context_params", "config_sources",
+			"default_config_source"),
+		protofields.Refuse("health discovery is not supported; use health_checks", "hds_config"),
+		protofields.Refuse("headers begin with x-envoy-", "header_prefix"),
+		protofields.Refuse("there is no TLS yet", "certificate_provider_instances"),
+		protofields.Refuse("xDS plug-ins are not supported", "xds_delegate_extension", "xds_config_tracker_extension"))
+	t.Add(&bootstrapv3.Bootstrap_StaticResources{}, protofields.Opaque("listeners", "clusters"),
+		protofields.Refuse("there is no TLS yet", "secrets"))
+	t.Add(&bootstrapv3.Bootstrap_DynamicResources{}, protofields.Honour("lds_config", "cds_config", "ads_config"),
+		protofields.Refuse("xdstp:// names are not supported", "lds_resources_locator", "cds_resources_locator"))
+	t.Add(&bootstrapv3.Admin{}, protofields.Opaque("address"),
+		protofields.Ignore("requests to the administration interface are not logged", "access_log",
+			"access_log_path=/dev/null"),
+		protofields.Ignore("profiles are answers of the administration interface", "profile_path"),
+		protofields.Ignore("the administration interface has descriptors of its own", "ignore_global_conn_limit"),
+		protofields.Refuse("socket options are not supported", "socket_options"),
+		protofields.Refuse("paths cannot be left out", "allow_paths"))
+	t.Add(&bootstrapv3.ClusterManager{},
+		protofields.Ignore("ejections are events of the tap and lines of the log", "outlier_detection"),
+		protofields.Ignore("clusters are made when they come", "enable_deferred_cluster_creation"),
+		protofields.Observe("load reports are not sent", "load_stats_config"),
+		protofields.Refuse("zone aware load balancing is not supported", "local_cluster_name"),
+		protofields.Refuse("set it on each cluster", "upstream_bind_config={}"))
+	t.Add(&bootstrapv3.LayeredRuntime{}, protofields.Honour("layers"))
+	t.Add(&bootstrapv3.RuntimeLayer{}, protofields.Honour("name", "static_layer"),
+		protofields.Ignore("the runtime cannot be changed through the administration interface", "admin_layer"),
+		protofields.Refuse("write the values in a static_layer", "disk_layer", "rtds_layer"))
+	addNodeFields(t)
+	addStreamFields(t)
+	t.Add(&regexv3.GoogleRE2{})
+	t.Add(&overloadv3.OverloadManager{}, protofields.Honour("resource_monitors"),
+		protofields.Ignore("connections are counted as they come", "refresh_interval"),
+		protofields.Refuse("Meshtap sheds load by rules of its own, by the memory limit of the process", "actions",
+			"loadshed_points", "buffer_factory_config"))
+	t.Add(&overloadv3.ResourceMonitor{}, protofields.Honour("name", "typed_config"))
+	t.Add(&connectionsv3.DownstreamConnectionsConfig{}, protofields.Honour("max_active_downstream_connections"))
+}
+
+func addNodeFields(t *protofields.Table) {
+	t.Add(&corev3.Node{},
+		protofields.Honour("id", "cluster", "metadata", "locality", "user_agent_name", "user_agent_version",
+			"user_agent_build_version", "client_features", "listening_addresses", "extensions"),
+		protofields.Refuse("xdstp:// names are not supported", "dynamic_parameters"))
+	t.Add(&corev3.BuildVersion{}, protofields.Opaque("version", "metadata"))
+	t.Add(&corev3.Extension{}, protofields.Opaque("name", "category", "type_descriptor", "version", "disabled", "type_urls"))
+}
+
+func addStreamFields(t *protofields.Table) {
+	t.Add(&corev3.ApiConfigSource{},
+		protofields.Honour("api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"),
+		protofields.Ignore("a broken stream is opened again with growing pauses", "rate_limit_settings"),
+		protofields.Ignore("it is for REST", "refresh_delay", "request_timeout"),
+		protofields.Refuse("gRPC goes to grpc_services", "cluster_names"),
+		protofields.Refuse("validators are not supported", "config_validators"))
+	t.Add(&corev3.GrpcService{}, protofields.Honour("envoy_grpc", "google_grpc", "initial_metadata"),
+		protofields.Ignore("the stream stays open, as in Envoy", "timeout=0s"),
+		protofields.Ignore("a broken stream is opened again with growing pauses", "retry_policy"))
+	t.Add(&corev3.GrpcService_EnvoyGrpc{},
+		protofields.Honour("cluster_name", "authority", "max_receive_message_length"),
+		protofields.Ignore("a broken stream is opened again with growing pauses", "retry_policy"),
+		protofields.Ignore("no x-envoy-* headers are sent", "skip_envoy_headers"))
+	t.Add(&corev3.GrpcService_GoogleGrpc{},
+		protofields.Honour("target_uri"),
+		protofields.Ignore("there are no statistics by gRPC client", "stat_prefix"),
+		protofields.Ignore("gRPC's own limits apply", "per_stream_buffer_limit_bytes", "channel_args"),
+		protofields.Refuse("TLS and credentials are not supported yet", "channel_credentials",
+			"channel_credentials_plugin", "call_credentials", "call_credentials_plugin", "credentials_factory_name", "config"))
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package graph
+
+import (
+	"time"
+
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// Resource is one decoded resource. It is immutable once it was handed to Step.
+type Resource struct {
+	Name string
+	// Value is a *mesh.Listener, *mesh.RouteTable, *mesh.Cluster or *mesh.EndpointSet.
+	Value any
+	// Raw is what Value was decoded from. Equal bytes are the same resource, and keep the Value they had.
+	Raw []byte
+	// Version is the version_info the resource came with, and At the time it came at.
+	Version string
+	At      time.Time
+	// Clusters are the clusters that a listener or a route table names; RouteTables are the tables that a listener wants
+	// by RDS.
+	Clusters, RouteTables []string
+}
+
+// Event is something that happened outside.
+type Event interface{ event() }
+
+// Start brings the configuration of the bootstrap. It is the first event, and comes once.
+type Start struct {
+	// Static holds listeners and clusters that no control plane can change.
+	Static []*Resource
+	// Listeners and Clusters say whether a control plane is to be asked for all listeners (LDS) and clusters (CDS).
+	Listeners, Clusters bool
+}
+
+// Response is what a control plane sent of one type.
+type Response struct {
+	Kind    mesh.ResourceKind
+	Version string
+	// Nonce is given back in the Ack or Nack that answers the response.
+	Nonce string
+	At    time.Time
+	// Resources were decoded; Bad were not.
+	Resources []*Resource
+	Bad       []Bad
+	// Full says that Resources are all there are of the type, as in a state-of-the-world LDS or CDS response: what is
+	// left out is removed. Removed names what an incremental response removes.
+	Full    bool
+	Removed []string
+	// Absent are resources that the control plane says it cannot send, with its reason.
+	Absent []Absent
+}
+
+// Bad is a resource that cannot be used.
+type Bad struct {
+	// Name is "" where not even the name could be read.
+	Name string
+	// Reason is what a person reads in the NACK: the field and what is allowed.
+	Reason string
+	Raw    []byte
+}
+
+// Absent is a resource that the control plane reports an error for, in place of the resource.
+type Absent struct{ Name, Reason string }
+
+// Endpoints is an answer to a Watch. Set is nil where the look-up failed; Err says why.
+type Endpoints struct {
+	Watch WatchID
+	Set   *mesh.EndpointSet
+	Err   string
+}
+
+// Connected says that a stream to the control plane is open and every subscription was sent on it.
+type Connected struct{}
+
+// Disconnected says that the stream has ended.
+type Disconnected struct{}
+
+// Fired says that a timer started by StartTimer has run out. One that was stopped meanwhile is ignored.
+type Fired struct{ Timer TimerID }
+
+// Applied is the proxy's verdict on the last Apply. It follows before any other event.
+type Applied struct{ Rejected []mesh.Rejection }
+
+func (Start) event()        {}
+func (Response) event()     {}
+func (Endpoints) event()    {}
+func (Connected) event()    {}
+func (Disconnected) event() {}
+func (Fired) event()        {}
+func (Applied) event()      {}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package graph
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meshtap/meshtap/internal/invariant"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// Options are the settings of a Machine.
+type Options struct {
+	// FetchTimeout is how long something waits for what it depends on, Envoy's initial_fetch_timeout. 0 waits for ever.
+	FetchTimeout time.Duration
+	// KeepOnEmpty keeps what is there when one state-of-the-world response would remove every resource of its type.
+	KeepOnEmpty bool
+}
+
+// Machine is the state of the configuration. Its methods must not be called concurrently.
+type Machine struct {
+	opt Options
+	out []Action
+
+	// The entries by name. Entries without a resource stand for names that others mention.
+	clusters, listeners, tables map[string]*entry
+	// sources are the EDS resources by name, watches the look-ups.
+	sources   map[string]*source
+	watches   map[WatchID]*source
+	lastWatch WatchID
+	kinds     [numKinds]kindState
+
+	// touched are clusters whose completeness may have changed; gone are those in force that nobody wants any more;
+	// pending are, by kind, the entries whose want is not what is in force.
+	touched []*entry
+	gone    map[*entry]struct{}
+	pending [numKinds]map[*entry]struct{}
+	// undo holds what the last Apply replaced, until the verdict.
+	undo []undo
+	// open is the response that waits for its answer.
+	open *answer
+
+	waiting   map[*wait]struct{}
+	timers    map[TimerID]*wait
+	lastTimer TimerID
+
+	current   *mesh.Snapshot
+	initial   map[*entry]*Resource
+	dirty     bool
+	applying  bool
+	connected bool
+	started   bool
+	ready     bool
+	counts    Counts
+}
+
+// numKinds is the number of kinds the machine knows; they are the first ones of mesh.ResourceKind.
+const numKinds = int(mesh.KindRouteTable) + 1
+
+// kindState is what is known of a type as a whole.
+type kindState struct {
+	// dynamic says that all resources of the type are asked for.
+	dynamic bool
+	// responded says that a response came; gaveUp that the wait for the first one ran out.
+	responded, gaveUp bool
+	wait              *wait
+	// version is the last accepted version_info, at its time. nonce is that of the last response on this stream.
+	version, nonce string
+	at             time.Time
+	// nack is the detail of the NACK that answered the last response, "" where it was an ACK.
+	nack string
+	// asked counts the names that are asked for; change collects the changes of this step, true for a new name.
+	asked  int
+	change map[string]bool
+}
+
+// Counts are the things that were ignored, since the start.
+type Counts struct {
+	// Unrequested are resources nobody asked for, Static those of a name that the bootstrap defines, Unknown responses of
+	// types that the machine does not know, Removals those of types that cannot be removed (RDS and EDS).
+	Unrequested, Static, Unknown, Removals uint64
+}
+
+// New returns a Machine that waits for Start.
+func New(opt Options) *Machine {
+	m := &Machine{
+		opt:      opt,
+		clusters: map[string]*entry{}, listeners: map[string]*entry{}, tables: map[string]*entry{},
+		sources: map[string]*source{}, watches: map[WatchID]*source{},
+		gone:    map[*entry]struct{}{},
+		waiting: map[*wait]struct{}{}, timers: map[TimerID]*wait{},
+		current: &mesh.Snapshot{},
+	}
+	for i := range m.pending {
+		m.pending[i] = map[*entry]struct{}{}
+		m.kinds[i].change = map[string]bool{}
+	}
+	return m
+}
+
+// Step takes an event and returns what is to be done. The result is the caller's.
+func (m *Machine) Step(ev Event) []Action {
+	_, verdict := ev.(Applied)
+	invariant.Check(verdict == m.applying, "graph: %T while applying is %v", ev, m.applying)
+	m.out = nil
+	switch ev := ev.(type) {
+	case Start:
+		m.start(ev)
+	case Response:
+		m.onResponse(ev)
+	case Endpoints:
+		m.onEndpoints(ev)
+	case Connected:
+		m.connect(true)
+	case Disconnected:
+		m.connect(false)
+	case Fired:
+		m.fire(ev.Timer)
+	case Applied:
+		m.onApplied(ev.Rejected)
+	}
+	snapshot := m.settle()
+	m.flush()
+	if snapshot != nil {
+		m.applying = true
+		m.do(Apply{snapshot})
+		return m.out
+	}
+	m.answer(nil)
+	m.checkReady()
+	return m.out
+}
+
+// Counts returns what was ignored so far.
+func (m *Machine) Counts() Counts { return m.counts }
+
+func (m *Machine) do(a Action) { m.out = append(m.out, a) }
+
+func (m *Machine) start(s Start) {
+	m.started, m.dirty = true, true
+	m.kinds[mesh.KindCluster].dynamic = s.Clusters
+	m.kinds[mesh.KindListener].dynamic = s.Listeners
+	for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener} {
+		if m.kinds[kind].dynamic {
+			m.ask(kind, Wildcard)
+			m.kinds[kind].wait = m.startWait(&wait{reason: waitFirst, kind: kind})
+		}
+	}
+	for _, r := range s.Static {
+		kind := mesh.KindListener
+		if _, ok := r.Value.(*mesh.Cluster); ok {
+			kind = mesh.KindCluster
+		}
+		e := m.entry(kind, r.Name)
+		e.static = true
+		m.setWant(e, r)
+	}
+}
+
+// connect starts the waits anew when the control plane is back, and halts them while it is away: its silence says nothing
+// then. Before start-up is over they run on, so that start-up ends (gRFC A57 has no such phase).
+func (m *Machine) connect(up bool) {
+	m.connected = up
+	if !up {
+		for i := range m.kinds {
+			m.kinds[i].nonce = ""
+		}
+	}
+	m.rearm()
+}
+
+// rearm lets the waits run that are to run now, and halts the others.
+func (m *Machine) rearm() {
+	for _, w := range slices.SortedFunc(maps.Keys(m.waiting), compareWaits) {
+		if m.runs(w) {
+			m.startTimer(w)
+		} else {
+			m.stopTimer(w)
+		}
+	}
+}
+
+// ask and unask change the subscription of a kind.
+func (m *Machine) ask(kind mesh.ResourceKind, name string) {
+	k := &m.kinds[kind]
+	k.asked++
+	if add, changed := k.change[name]; changed && !add {
+		delete(k.change, name)
+		return
+	}
+	k.change[name] = true
+}
+
+func (m *Machine) unask(kind mesh.ResourceKind, name string) {
+	k := &m.kinds[kind]
+	k.asked--
+	if add, changed := k.change[name]; changed && add {
+		delete(k.change, name)
+		return
+	}
+	k.change[name] = false
+}
+
+// flush sends the subscription changes of this step, one action for each kind.
+func (m *Machine) flush() {
+	for i := range m.kinds {
+		change := m.kinds[i].change
+		if len(change) == 0 {
+			continue
+		}
+		s := Subscribe{Kind: mesh.ResourceKind(i)}
+		for _, name := range slices.Sorted(maps.Keys(change)) {
+			if change[name] {
+				s.Add = append(s.Add, name)
+			} else {
+				s.Remove = append(s.Remove, name)
+			}
+		}
+		clear(change)
+		m.do(s)
+	}
+}
+
+// checkReady ends start-up when the first answers are there and everything they brought is in force.
+func (m *Machine) checkReady() {
+	if m.ready || !m.started {
+		return
+	}
+	for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener} {
+		if k := &m.kinds[kind]; k.dynamic && !k.responded && !k.gaveUp {
+			return
+		}
+	}
+	if m.initial == nil {
+		m.initial = map[*entry]*Resource{}
+		for _, pending := range m.pending {
+			for e := range pending {
+				m.initial[e] = e.want
+			}
+		}
+	}
+	for e, r := range m.initial {
+		if !e.held() || e.want != r {
+			delete(m.initial, e)
+		}
+	}
+	if len(m.initial) == 0 {
+		m.ready = true
+		m.do(Ready{})
+		m.rearm()
+	}
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// answer is a response on its way to an Ack or a Nack.
+type answer struct {
+	kind           mesh.ResourceKind
+	version, nonce string
+	at             time.Time
+	taken          int
+	errors         []mesh.Rejection
+	// before is the version that was accepted before, for the case that the proxy refuses what came.
+	before string
+	// note is said to observers although the response is accepted.
+	note string
+}
+
+// maxNamed bounds how many resources a NACK names, and maxDetail its text, in bytes: names can be long.
+const (
+	maxNamed  = 20
+	maxDetail = 16 << 10
+)
+
+func (m *Machine) onResponse(r Response) {
+	if int(r.Kind) >= numKinds {
+		m.counts.Unknown++
+		return
+	}
+	k := &m.kinds[r.Kind]
+	k.nonce, k.responded = r.Nonce, true
+	m.endWait(&k.wait)
+	m.open = &answer{kind: r.Kind, version: r.Version, nonce: r.Nonce, at: r.At, before: k.version}
+	empty := r.Full && len(r.Resources)+len(r.Bad) == 0
+	if n := m.dynamic(r.Kind); empty && m.opt.KeepOnEmpty && n > 0 {
+		m.open.note = fmt.Sprintf("the response would remove all %d; kept, as configured", n)
+	} else {
+		m.takeAll(r)
+	}
+	if len(m.open.errors) == 0 {
+		k.version = r.Version
+		// Sets of endpoints carry their versions themselves.
+		m.dirty = m.dirty || r.Kind != mesh.KindEndpoints
+	}
+}
+
+// dynamic counts the resources of a kind that came from the control plane and are wanted.
+func (m *Machine) dynamic(kind mesh.ResourceKind) int {
+	if kind == mesh.KindEndpoints {
+		return 0
+	}
+	n := 0
+	for _, e := range m.entries(kind) {
+		if !e.static && e.want != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// takeAll judges each resource of a response by itself.
+func (m *Machine) takeAll(r Response) {
+	seen := make(map[string]int, len(r.Resources)+len(r.Bad))
+	for _, res := range r.Resources {
+		seen[res.Name]++
+	}
+	nameless := false
+	for _, b := range r.Bad {
+		seen[b.Name]++
+		nameless = nameless || b.Name == ""
+	}
+	for _, res := range r.Resources {
+		if seen[res.Name] == 1 {
+			m.open.taken++
+			m.take(r.Kind, res)
+		}
+	}
+	for _, b := range r.Bad {
+		if seen[b.Name] == 1 || b.Name == "" {
+			m.refuse(r, b)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		if n := seen[name]; n > 1 && name != "" {
+			m.refuse(r, Bad{Name: name, Reason: fmt.Sprintf("is there %d times in one response; a name may be there once", n)})
+		}
+	}
+	for _, a := range r.Absent {
+		m.absent(r.Kind, a)
+	}
+	switch {
+	case r.Kind != mesh.KindListener && r.Kind != mesh.KindCluster:
+		m.counts.Removals += uint64(len(r.Removed))
+	case r.Full && !nameless:
+		// Where a bad resource has no name, it may be any of those that seem to be left out.
+		m.removeOthers(r.Kind, seen)
+	default:
+		m.remove(r.Kind, r.Removed)
+	}
+}
+
+// take makes a resource what is wanted of its name.
+func (m *Machine) take(kind mesh.ResourceKind, r *Resource) {
+	if kind == mesh.KindEndpoints {
+		m.takeEndpoints(r)
+		return
+	}
+	e := m.entries(kind)[r.Name]
+	switch {
+	case kind == mesh.KindRouteTable && (e == nil || e.wanted == 0):
+		m.counts.Unrequested++
+		return
+	case e != nil && e.static:
+		// Envoy skips a resource of the name of a static one, and accepts the response.
+		m.counts.Static++
+		return
+	case e == nil:
+		e = m.entry(kind, r.Name)
+	}
+	known := e.known(r)
+	switch {
+	case known == nil:
+		m.setWant(e, r)
+	case known != e.want:
+		m.setWant(e, known)
+	default:
+		if !e.refused {
+			e.failure = nil
+		}
+		m.retry(e)
+	}
+}
+
+// retry lets a resource that the proxy refused go to it once more, since the control plane has sent it again.
+func (m *Machine) retry(e *entry) {
+	if !e.refused {
+		return
+	}
+	e.refused, m.dirty = false, true
+	if e.kind == mesh.KindCluster {
+		m.touched = append(m.touched, e)
+	}
+}
+
+// refuse notes a resource that cannot be used. What was there before stays.
+func (m *Machine) refuse(r Response, b Bad) {
+	m.open.errors = append(m.open.errors, mesh.Rejection{Kind: r.Kind, Name: b.Name, Reason: b.Reason})
+	if b.Name == "" {
+		return
+	}
+	f := &Failure{Reason: b.Reason, Version: r.Version, At: r.At, Raw: b.Raw}
+	switch r.Kind {
+	case mesh.KindEndpoints:
+		if s := m.sources[b.Name]; s != nil {
+			s.failure = f
+		}
+	case mesh.KindRouteTable:
+		if e := m.tables[b.Name]; e != nil && e.wanted > 0 {
+			e.failure = f
+		}
+	default:
+		if e := m.entry(r.Kind, b.Name); !e.static {
+			e.failure = f
+			m.dirty = true
+		}
+	}
+}
+
+// absent ends the wait for a resource that the control plane says it cannot send. One that is there stays.
+func (m *Machine) absent(kind mesh.ResourceKind, a Absent) {
+	reason := "the control plane cannot send it: " + a.Reason
+	if kind == mesh.KindEndpoints {
+		if s := m.sources[a.Name]; s != nil && s.wants > 0 && !s.done() {
+			m.giveUpSource(s, fmt.Sprintf("no endpoints %q: %s", a.Name, reason))
+		}
+		return
+	}
+	if e := m.entries(kind)[a.Name]; e != nil && e.want == nil && e.live == nil && !e.gaveUp {
+		m.endWait(&e.wait)
+		e.gaveUp, m.dirty = true, true
+		m.timeout(kind, a.Name, reason)
+	}
+}
+
+// removeOthers removes what a state-of-the-world response left out.
+func (m *Machine) removeOthers(kind mesh.ResourceKind, seen map[string]int) {
+	var names []string
+	for name, e := range m.entries(kind) {
+		if seen[name] == 0 && !e.static && (e.want != nil || e.failure != nil) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	m.remove(kind, names)
+}
+
+func (m *Machine) remove(kind mesh.ResourceKind, names []string) {
+	for _, name := range names {
+		if e := m.entries(kind)[name]; e != nil && !e.static {
+			e.failure = nil
+			m.setWant(e, nil)
+		}
+	}
+}
+
+// answer ends the open response, if there is one: all its resources were judged, by us and by the proxy.
+func (m *Machine) answer(rejected []mesh.Rejection) {
+	late := map[mesh.ResourceKind][]mesh.Rejection{}
+	for _, r := range rejected {
+		if a := m.open; a != nil && a.kind == r.Kind {
+			a.errors = append(a.errors, r)
+			a.taken--
+		} else {
+			late[r.Kind] = append(late[r.Kind], r)
+		}
+	}
+	if a := m.open; a != nil {
+		m.open = nil
+		m.close(a)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(late)) {
+		m.refuseLate(kind, late[kind])
+	}
+}
+
+func (m *Machine) close(a *answer) {
+	k := &m.kinds[a.kind]
+	n := mesh.ConfigNotice{Kind: a.kind, Version: a.version, Accepted: a.taken, Rejected: len(a.errors), Errors: a.errors}
+	if len(a.errors) > 0 {
+		k.version = a.before
+		k.nack = describe(a.errors)
+		m.do(Nack{a.kind, a.nonce, k.nack})
+		m.do(Notify{mesh.NoticeConfigRejected, n})
+		return
+	}
+	k.nack, k.at = "", a.at
+	m.do(Ack{a.kind, a.nonce, a.version})
+	if a.note != "" {
+		n.Errors = []mesh.Rejection{{Kind: a.kind, Reason: a.note}}
+	}
+	// Endpoints come too often to tell of each set.
+	if a.kind != mesh.KindEndpoints || a.note != "" {
+		m.do(Notify{mesh.NoticeConfigAccepted, n})
+	}
+}
+
+// refuseLate tells of resources that were accepted earlier, and that the proxy could not take when their turn came.
+func (m *Machine) refuseLate(kind mesh.ResourceKind, rejected []mesh.Rejection) {
+	m.do(Notify{mesh.NoticeConfigRejected, mesh.ConfigNotice{
+		Kind: kind, Version: m.kinds[kind].version, Rejected: len(rejected), Errors: rejected,
+	}})
+	rejected = slices.DeleteFunc(slices.Clone(rejected), func(r mesh.Rejection) bool {
+		e := m.entries(kind)[r.Name]
+		return e == nil || e.static
+	})
+	k := &m.kinds[kind]
+	if len(rejected) == 0 || k.nonce == "" {
+		return
+	}
+	k.nack = describe(rejected)
+	m.do(Nack{kind, k.nonce, k.nack})
+}
+
+// describe makes the text of a NACK.
+func describe(errors []mesh.Rejection) string {
+	var b strings.Builder
+	for i, e := range errors {
+		if i == maxNamed {
+			fmt.Fprintf(&b, "; and %d more", len(errors)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		if e.Name == "" {
+			fmt.Fprintf(&b, "%v without a name: %s", e.Kind, e.Reason)
+		} else {
+			fmt.Fprintf(&b, "%v %q: %s", e.Kind, e.Name, e.Reason)
+		}
+	}
+	if text := b.String(); len(text) > maxDetail {
+		return strings.ToValidUTF8(text[:maxDetail], "") + " ..."
+	}
+	return b.String()
+}

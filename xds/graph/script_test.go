@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package graph
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/tools/txtar"
+
+	"github.com/meshtap/meshtap/mesh"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into testdata")
+
+// TestScripts replays testdata/*.txtar: each holds "events", one a line, and "actions", what they lead to. An Apply is
+// answered at once, with the rejections that "reject" lines before it announced.
+//
+//	start [lds] [cds] [keep] [forever] [c/TOKEN ...] [l/TOKEN ...]
+//	cds|lds|rds|eds VERSION [TOKEN ...] [-NAME ...]     the last form is an incremental removal
+//	dns CLUSTER ADDRESS... | dns CLUSTER !REASON
+//	absent cds|lds|rds|eds NAME REASON
+//	connected | disconnected | fire REASON NAME | reject KIND NAME REASON... | held | counts | view KIND
+//
+// Tokens: CLUSTER:static|eds[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
+// at the end makes other bytes of the same meaning. !NAME:REASON is a resource that does not decode.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			t.Parallel()
+			ar, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ar.Files) == 0 || ar.Files[0].Name != "events" {
+				t.Fatal("the first file must be events")
+			}
+			got := play(t, string(ar.Files[0].Data))
+			if *rewrite {
+				ar.Files = []txtar.File{ar.Files[0], {Name: "actions", Data: []byte(got)}}
+				if err := os.WriteFile(file, txtar.Format(ar), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if len(ar.Files) != 2 || got != string(ar.Files[1].Data) {
+				t.Errorf("got:\n%s", got)
+			}
+		})
+	}
+}
+
+// player runs a script against a machine.
+type player struct {
+	t       *testing.T
+	m       *Machine
+	out     strings.Builder
+	last    *mesh.Snapshot
+	rejects []mesh.Rejection
+	nonce   int
+}
+
+func play(t *testing.T, events string) string {
+	p := &player{t: t, last: &mesh.Snapshot{}}
+	for line := range strings.Lines(events) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		fmt.Fprintf(&p.out, "%s\n", line)
+		p.line(strings.Fields(line))
+	}
+	return p.out.String()
+}
+
+func (p *player) line(f []string) {
+	switch f[0] {
+	case "start":
+		p.start(f[1:])
+	case "cds", "lds", "rds", "eds":
+		p.nonce++
+		p.step(parseResponse(f, p.nonce))
+	case "absent":
+		p.nonce++
+		r := parseResponse([]string{f[1], "v" + fmt.Sprint(p.nonce)}, p.nonce)
+		r.Absent, r.Full = []Absent{{f[2], f[3]}}, false
+		p.step(r)
+	case "dns":
+		p.dns(f[1], f[2:])
+	case "connected":
+		p.step(Connected{})
+	case "disconnected":
+		p.step(Disconnected{})
+	case "fire":
+		p.fire(f[1], strings.Join(f[2:], " "))
+	case "reject":
+		p.rejects = append(p.rejects, mesh.Rejection{Kind: kindNamed(f[1]), Name: f[2], Reason: strings.Join(f[3:], " ")})
+	case "held":
+		for _, w := range p.m.Held() {
+			fmt.Fprintf(&p.out, "  %v %q waits for %s\n", w.Kind, w.Name, strings.Join(w.For, ", "))
+		}
+	case "counts":
+		fmt.Fprintf(&p.out, "  %+v\n", p.m.Counts())
+	case "view":
+		p.view(kindNamed(f[1]))
+	default:
+		p.t.Fatalf("unknown event %q", f[0])
+	}
+}
+
+func (p *player) start(f []string) {
+	s := Start{}
+	opt := Options{FetchTimeout: 15 * time.Second}
+	for _, w := range f {
+		switch {
+		case w == "lds":
+			s.Listeners = true
+		case w == "cds":
+			s.Clusters = true
+		case w == "keep":
+			opt.KeepOnEmpty = true
+		case w == "forever":
+			opt.FetchTimeout = 0
+		case strings.HasPrefix(w, "c/"):
+			s.Static = append(s.Static, parseResource("cds", "", w[2:]))
+		case strings.HasPrefix(w, "l/"):
+			s.Static = append(s.Static, parseResource("lds", "", w[2:]))
+		default:
+			p.t.Fatalf("start: unknown word %q", w)
+		}
+	}
+	p.m = New(opt)
+	p.step(s)
+}
+
+func (p *player) step(ev Event) {
+	for _, a := range p.m.Step(ev) {
+		p.print(a)
+		if apply, ok := a.(Apply); ok {
+			rejected := p.rejects
+			p.rejects = nil
+			p.last = apply.Snapshot
+			p.step(Applied{rejected})
+		}
+	}
+}
+
+func (p *player) print(a Action) {
+	switch a := a.(type) {
+	case Subscribe:
+		fmt.Fprintf(&p.out, "  subscribe %v", a.Kind)
+		for _, n := range a.Add {
+			fmt.Fprintf(&p.out, " +%s", n)
+		}
+		for _, n := range a.Remove {
+			fmt.Fprintf(&p.out, " -%s", n)
+		}
+		p.out.WriteByte('\n')
+	case Refresh:
+		fmt.Fprintf(&p.out, "  refresh %v\n", a.Kind)
+	case Ack:
+		fmt.Fprintf(&p.out, "  ack %v %s %s\n", a.Kind, a.Nonce, a.Version)
+	case Nack:
+		fmt.Fprintf(&p.out, "  NACK %v %s: %s\n", a.Kind, a.Nonce, a.Detail)
+	case Watch:
+		fmt.Fprintf(&p.out, "  look up %s\n", a.Cluster.Name)
+	case Unwatch:
+		fmt.Fprintf(&p.out, "  end look-up %d\n", a.Watch)
+	case SetEndpoints:
+		fmt.Fprintf(&p.out, "  endpoints %s = %s\n", a.Cluster, setText(a.Set))
+	case StartTimer:
+		w := p.m.timers[a.Timer]
+		if w != nil { // not ended again within the step
+			fmt.Fprintf(&p.out, "  wait %s at most %v\n", waitText(w), a.After)
+		}
+	case StopTimer:
+	case Notify:
+		for _, e := range a.Config.Errors {
+			fmt.Fprintf(&p.out, "  notice %d: %v %q: %s\n", a.Kind, e.Kind, e.Name, e.Reason)
+		}
+	case Ready:
+		p.out.WriteString("  READY\n")
+	case Apply:
+		p.apply(a.Snapshot)
+	default:
+		p.t.Fatalf("unknown action %T", a)
+	}
+}
+
+// apply prints a snapshot; a resource whose pointer changed has a star.
+func (p *player) apply(s *mesh.Snapshot) {
+	v := s.Versions
+	fmt.Fprintf(&p.out, "  APPLY %d cds=%s lds=%s rds=%s\n", s.ID, v.Clusters, v.Listeners, v.Routes)
+	printMap(&p.out, "clusters", s.Clusters, p.last.Clusters)
+	printMap(&p.out, "routes", s.RouteTables, p.last.RouteTables)
+	printMap(&p.out, "listeners", s.Listeners, p.last.Listeners)
+}
+
+func printMap[V comparable](b *strings.Builder, title string, now, old map[string]V) {
+	if len(now) == 0 && len(old) == 0 {
+		return
+	}
+	var words []string
+	for name, v := range now {
+		if was, ok := old[name]; !ok || was != v {
+			name += "*"
+		}
+		words = append(words, name)
+	}
+	slices.Sort(words)
+	fmt.Fprintf(b, "    %s: %s\n", title, strings.Join(words, " "))
+}
+
+func (p *player) dns(cluster string, answer []string) {
+	ids := make([]WatchID, 0, 2)
+	for id, s := range p.m.watches {
+		if s.looked.Name == cluster {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		p.t.Fatalf("no look-up for %s", cluster)
+	}
+	ev := Endpoints{Watch: slices.Max(ids)}
+	if reason, failed := strings.CutPrefix(answer[0], "!"); failed {
+		ev.Err = reason
+	} else {
+		ev.Set = endpointSet("", answer)
+	}
+	p.step(ev)
+}
+
+func (p *player) fire(reason, name string) {
+	for id, w := range p.m.timers {
+		if waitText(w) == strings.TrimSpace(reason+" "+name) {
+			p.step(Fired{id})
+			return
+		}
+	}
+	p.t.Fatalf("no wait %s %s runs", reason, name)
+}
+
+func (p *player) view(kind mesh.ResourceKind) {
+	text := func(r *Resource) string {
+		if r == nil {
+			return "-"
+		}
+		return r.Version + "/" + string(r.Raw)
+	}
+	for _, v := range p.m.Views(kind) {
+		fmt.Fprintf(&p.out, "  %s static=%v leaving=%v live=%s next=%s", v.Name, v.Static, v.Leaving, text(v.Live), text(v.Next))
+		if v.Failure != nil {
+			fmt.Fprintf(&p.out, " failure=%s: %s", v.Failure.Version, v.Failure.Reason)
+		}
+		p.out.WriteByte('\n')
+	}
+}
+
+func waitText(w *wait) string {
+	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release"}[w.reason]
+	if w.reason == waitFirst {
+		return reason + " " + w.kind.String()
+	}
+	return reason + " " + w.name
+}
+
+func setText(s *mesh.EndpointSet) string {
+	var words []string
+	for _, l := range s.Localities {
+		for _, e := range l.Endpoints {
+			words = append(words, e.Address.IP.Addr().String())
+		}
+	}
+	return "[" + strings.Join(words, " ") + "]"
+}
+
+func kindNamed(s string) mesh.ResourceKind {
+	switch s {
+	case "cds", "cluster":
+		return mesh.KindCluster
+	case "eds", "endpoints":
+		return mesh.KindEndpoints
+	case "lds", "listener":
+		return mesh.KindListener
+	case "rds", "route":
+		return mesh.KindRouteTable
+	}
+	panic("no kind " + s)
+}
+
+// parseResponse makes a Response of "cds v1 TOKEN...".
+func parseResponse(f []string, nonce int) Response {
+	r := Response{Kind: kindNamed(f[0]), Version: f[1], Nonce: fmt.Sprint("n", nonce)}
+	r.Full = r.Kind == mesh.KindCluster || r.Kind == mesh.KindListener
+	for _, w := range f[2:] {
+		switch w[0] {
+		case '!':
+			name, reason, _ := strings.Cut(w[1:], ":")
+			r.Bad = append(r.Bad, Bad{Name: name, Reason: strings.ReplaceAll(reason, "_", " "), Raw: []byte(w)})
+		case '-':
+			r.Full = false
+			r.Removed = append(r.Removed, w[1:])
+		case '+':
+			r.Full = false
+			r.Resources = append(r.Resources, parseResource(f[0], r.Version, w[1:]))
+		default:
+			r.Resources = append(r.Resources, parseResource(f[0], r.Version, w))
+		}
+	}
+	return r
+}
+
+// parseResource makes a Resource of a token.
+func parseResource(kind, version, token string) *Resource {
+	name, rest, _ := strings.Cut(token, ":")
+	rest, _, _ = strings.Cut(rest, "#")
+	r := &Resource{Name: name, Raw: []byte(token), Version: version}
+	var words []string
+	if rest != "" {
+		words = strings.Split(rest, ",")
+	}
+	switch kind {
+	case "cds":
+		r.Value = parseCluster(name, rest)
+	case "eds":
+		r.Value = endpointSet(version, words)
+	case "rds":
+		r.Value, r.Clusters = &mesh.RouteTable{Name: name}, words
+	case "lds":
+		r.Value = &mesh.Listener{Name: name}
+		for _, w := range words {
+			if t, ok := strings.CutPrefix(w, "rds("); ok {
+				r.RouteTables = append(r.RouteTables, strings.TrimSuffix(t, ")"))
+			} else {
+				r.Clusters = append(r.Clusters, w)
+			}
+		}
+	}
+	return r
+}
+
+func parseCluster(name, rest string) *mesh.Cluster {
+	how, arg, _ := strings.Cut(strings.TrimSuffix(rest, ")"), "(")
+	c := &mesh.Cluster{Name: name}
+	switch how {
+	case "static":
+		c.Endpoints = &mesh.EndpointSet{}
+	case "eds":
+		c.Discovery, c.EDSName = mesh.EDS, arg
+	case "dns":
+		c.Discovery, c.DNS = mesh.StrictDNS, &mesh.DNS{Targets: []mesh.DNSTarget{{Host: arg, Port: 80}}}
+	default:
+		panic("no discovery " + rest)
+	}
+	return c
+}
+
+func endpointSet(version string, addresses []string) *mesh.EndpointSet {
+	s := &mesh.EndpointSet{Version: version}
+	if len(addresses) == 0 {
+		return s
+	}
+	var l mesh.LocalityEndpoints
+	for _, a := range addresses {
+		ip := netip.AddrPortFrom(netip.MustParseAddr(a), 80)
+		l.Endpoints = append(l.Endpoints, mesh.Endpoint{Address: mesh.Address{IP: ip}})
+	}
+	s.Localities = append(s.Localities, l)
+	return s
+}
+
+func TestSameEventsSameActions(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		ar, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := play(t, string(ar.Files[0].Data))
+		for range 5 {
+			if again := play(t, string(ar.Files[0].Data)); !bytes.Equal([]byte(first), []byte(again)) {
+				t.Fatalf("%s: two runs differ:\n%s\n---\n%s", file, first, again)
+			}
+		}
+	}
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/discovery"
+	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/xds/ads"
+	"github.com/meshtap/meshtap/xds/graph"
+	"github.com/meshtap/meshtap/xds/resource"
+)
+
+// Static is one resource of the bootstrap, with the bytes it was decoded from.
+type Static struct {
+	resource.Decoded
+	Raw []byte
+}
+
+// Config says what the Manager starts with and what it asks for.
+type Config struct {
+	// Static are the listeners and clusters of the bootstrap. A control plane cannot change them.
+	Static []Static
+	// Listeners and Clusters say whether all listeners (LDS) and all clusters (CDS) are asked for.
+	Listeners, Clusters bool
+	// FetchTimeout is how long a resource waits for what it depends on, Envoy's initial_fetch_timeout; 0 waits for ever.
+	FetchTimeout time.Duration
+	// KeepOnEmpty keeps what is there when one response would remove every listener or every cluster.
+	KeepOnEmpty bool
+}
+
+// Deps are what a Manager works with. All but Stats are required, Stream only where something is dynamic.
+type Deps struct {
+	Log     *zap.Logger
+	Decoder Decoder
+	Stream  Stream
+	// DNS looks up the endpoints of StrictDNS clusters.
+	DNS discovery.Source
+	// Apply puts a snapshot into force and says which resources it could not; those that were in force before stay.
+	// SetEndpoints puts endpoints into force, of a cluster that is there or that the next Apply brings. Both are called in
+	// order, from one goroutine.
+	Apply        func(*mesh.Snapshot) []mesh.Rejection
+	SetEndpoints func(cluster string, set *mesh.EndpointSet)
+	Notifier     mesh.Notifier
+	// Stats takes the numbers; nil keeps them to the Manager.
+	Stats *stats.Registry
+}
+
+// Decoder reads resources; see resource.Decoder.
+type Decoder interface {
+	Decode(typeURL string, b []byte, version string) (resource.Decoded, error)
+}
+
+// Stream is a stream to a control plane, whatever the variant of the protocol; see ads.Client. All but Run are called
+// from one goroutine and do not block.
+type Stream interface {
+	Run(ctx context.Context, out chan<- ads.Event) error
+	Subscribe(typeURL string, add, remove []string)
+	Refresh(typeURL string)
+	Ack(typeURL, nonce, version string)
+	Nack(typeURL, nonce, version, detail string)
+	Counts() ads.Counts
+}
+
+// Types are the type URLs that a Stream has to know, in the order in which they are asked for.
+func Types() []string {
+	return []string{resource.ClusterType, resource.EndpointsType, resource.ListenerType, resource.RouteType}
+}
+
+// Manager keeps the proxy's configuration up to date.
+type Manager struct {
+	// Immutable.
+	cfg   Config
+	deps  Deps
+	log   *zap.Logger
+	ready chan struct{} // closed when start-up is over
+	ended chan struct{} // closed when Run returns
+	// The channels into the loop are unbuffered: see the package comment.
+	events chan ads.Event
+	found  chan found
+	asks   chan func()
+
+	// Owned by the goroutine in Run.
+	graph   *graph.Machine
+	timers  timers
+	watches map[graph.WatchID]context.CancelFunc
+	known   known
+	numbers numbers
+	link    link
+	// received are the versions of the last responses by kind, for the answers.
+	received map[mesh.ResourceKind]string
+	fatal    error
+	wg       sync.WaitGroup
+}
+
+// found is what a watch found.
+type found struct {
+	watch  graph.WatchID
+	update discovery.Update
+}
+
+// New returns a Manager that does nothing until Run.
+func New(cfg Config, deps Deps) *Manager {
+	if deps.Stats == nil {
+		deps.Stats = stats.NewRegistry(stats.Options{Shards: 1})
+	}
+	return &Manager{
+		cfg: cfg, deps: deps, log: deps.Log,
+		ready:    make(chan struct{}),
+		ended:    make(chan struct{}),
+		events:   make(chan ads.Event),
+		found:    make(chan found),
+		asks:     make(chan func()),
+		graph:    graph.New(graph.Options{FetchTimeout: cfg.FetchTimeout, KeepOnEmpty: cfg.KeepOnEmpty}),
+		watches:  map[graph.WatchID]context.CancelFunc{},
+		known:    newKnown(),
+		numbers:  newNumbers(deps.Stats),
+		received: map[mesh.ResourceKind]string{},
+	}
+}
+
+// Ready is closed when start-up is over: the static configuration is in force, LDS and CDS were answered where they are
+// asked for, and what they brought first is in force. What did not come within FetchTimeout is not waited for.
+func (m *Manager) Ready() <-chan struct{} { return m.ready }
+
+// Run keeps the configuration up to date until ctx ends, and returns nil then. It returns an error where the static
+// configuration cannot be put into force. What is in force in the proxy stays as it is.
+func (m *Manager) Run(ctx context.Context) error {
+	defer close(m.ended)
+	if m.deps.Stream == nil && (m.cfg.Listeners || m.cfg.Clusters) {
+		return errors.New("xds: listeners or clusters are to come from a control plane, and there is none")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer m.wg.Wait()
+	defer cancel()
+	m.link.down(time.Now(), nil)
+	if m.deps.Stream != nil {
+		m.numbers.connected(false)
+		m.wg.Go(func() { m.runStream(ctx) })
+	}
+	m.step(ctx, m.startEvent())
+	for m.fatal == nil {
+		m.numbers.observe(m.graph, m.counts())
+		fire, stop := m.timers.next(time.Now())
+		select {
+		case <-ctx.Done():
+			stop()
+			return nil
+		case <-fire:
+			for _, id := range m.timers.expired(time.Now()) {
+				m.step(ctx, graph.Fired{Timer: id})
+			}
+		case ev := <-m.events:
+			m.onStream(ctx, ev)
+		case f := <-m.found:
+			m.step(ctx, endpointsEvent(f))
+		case ask := <-m.asks:
+			ask()
+		}
+		stop()
+	}
+	return m.fatal
+}
+
+// runStream runs the stream. It ends by itself only when it cannot go on at all; what is in force stays then.
+func (m *Manager) runStream(ctx context.Context) {
+	if err := m.deps.Stream.Run(ctx, m.events); err != nil {
+		m.log.Error("the xDS stream has given up", zap.Error(err))
+	}
+}
+
+func (m *Manager) startEvent() graph.Start {
+	s := graph.Start{Listeners: m.cfg.Listeners, Clusters: m.cfg.Clusters}
+	now := time.Now()
+	for _, d := range m.cfg.Static {
+		s.Static = append(s.Static, newResource(d.Decoded, d.Raw, "", now))
+	}
+	return s
+}
+
+func endpointsEvent(f found) graph.Endpoints {
+	ev := graph.Endpoints{Watch: f.watch, Set: f.update.Set}
+	if f.update.Err != nil {
+		ev.Err = f.update.Err.Error()
+	}
+	return ev
+}
+
+// onStream takes an event of the stream.
+func (m *Manager) onStream(ctx context.Context, ev ads.Event) {
+	switch ev := ev.(type) {
+	case ads.Connected:
+		m.link.up(time.Now(), ev.Target.String())
+		m.numbers.connected(true)
+		m.step(ctx, graph.Connected{})
+	case ads.Disconnected:
+		m.link.down(time.Now(), ev.Err)
+		m.numbers.connected(false)
+		if !ev.Responded {
+			m.numbers.failed()
+		}
+		m.step(ctx, graph.Disconnected{})
+	case ads.Response:
+		m.link.controlPlane = ev.ControlPlane
+		m.numbers.identifier(ev.ControlPlane)
+		r, ok := m.decode(ev)
+		if !ok {
+			return
+		}
+		m.received[r.Kind] = r.Version
+		m.step(ctx, r)
+	}
+}
+
+func (m *Manager) counts() ads.Counts {
+	if m.deps.Stream == nil {
+		return ads.Counts{}
+	}
+	return m.deps.Stream.Counts()
+}
+
+// step feeds the graph and does what it says.
+func (m *Manager) step(ctx context.Context, ev graph.Event) {
+	for _, a := range m.graph.Step(ev) {
+		m.do(ctx, a)
+	}
+}
+
+func (m *Manager) do(ctx context.Context, a graph.Action) {
+	switch a := a.(type) {
+	case graph.Subscribe:
+		m.known.follow(a)
+		m.subscribe(a)
+	case graph.Refresh:
+		if m.deps.Stream != nil {
+			m.deps.Stream.Refresh(typeURL(a.Kind))
+		}
+	case graph.Ack:
+		m.numbers.accepted(a.Kind, a.Version, time.Now())
+		m.deps.Stream.Ack(typeURL(a.Kind), a.Nonce, a.Version)
+	case graph.Nack:
+		m.numbers.rejected(a.Kind)
+		m.deps.Stream.Nack(typeURL(a.Kind), a.Nonce, m.received[a.Kind], a.Detail)
+	case graph.Watch:
+		m.watch(ctx, a)
+	case graph.Unwatch:
+		m.watches[a.Watch]()
+		delete(m.watches, a.Watch)
+	case graph.SetEndpoints:
+		m.deps.SetEndpoints(a.Cluster, a.Set)
+	case graph.Apply:
+		m.apply(ctx, a.Snapshot)
+	case graph.StartTimer:
+		m.timers.start(a.Timer, time.Now().Add(a.After))
+	case graph.StopTimer:
+		m.timers.stop(a.Timer)
+	case graph.Notify:
+		m.notify(a)
+	case graph.Ready:
+		close(m.ready)
+	}
+}
+
+// subscribe asks the control plane. Without one, nothing answers and the wait for it runs out.
+func (m *Manager) subscribe(a graph.Subscribe) {
+	if m.deps.Stream != nil {
+		m.deps.Stream.Subscribe(typeURL(a.Kind), a.Add, a.Remove)
+	}
+}
+
+// apply puts a snapshot into force and tells the graph the verdict. What the bootstrap asks for has to work.
+func (m *Manager) apply(ctx context.Context, s *mesh.Snapshot) {
+	rejected := m.deps.Apply(s)
+	for _, r := range rejected {
+		if isStatic(s, r) && m.fatal == nil {
+			m.fatal = fmt.Errorf("xds: static %v %q: %s", r.Kind, r.Name, r.Reason)
+		}
+	}
+	m.step(ctx, graph.Applied{Rejected: rejected})
+}
+
+func isStatic(s *mesh.Snapshot, r mesh.Rejection) bool {
+	switch r.Kind {
+	case mesh.KindListener:
+		l := s.Listeners[r.Name]
+		return l != nil && l.Static
+	case mesh.KindCluster:
+		c := s.Clusters[r.Name]
+		return c != nil && c.Static
+	default:
+		return false
+	}
+}
+
+// watch starts to look up the endpoints of a cluster.
+func (m *Manager) watch(ctx context.Context, a graph.Watch) {
+	ctx, cancel := context.WithCancel(ctx)
+	m.watches[a.Watch] = cancel
+	tell := func(u discovery.Update) {
+		select {
+		case m.found <- found{a.Watch, u}:
+		case <-ctx.Done():
+		}
+	}
+	m.wg.Go(func() {
+		defer cancel()
+		if err := m.deps.DNS.Watch(ctx, a.Cluster, tell); err != nil {
+			tell(discovery.Update{Err: err})
+		}
+	})
+}
+
+// notify tells observers and the log.
+func (m *Manager) notify(a graph.Notify) {
+	m.deps.Notifier.Notify(&mesh.Notice{Kind: a.Kind, Time: time.Now().UnixNano(), Config: &a.Config})
+	c := a.Config
+	switch a.Kind {
+	case mesh.NoticeConfigAccepted:
+		m.log.Info("configuration accepted", zap.Stringer("type", c.Kind), zap.String("version", c.Version),
+			zap.Int("resources", c.Accepted), zap.Strings("notes", reasons(c.Errors)))
+	case mesh.NoticeConfigRejected:
+		m.log.Warn("configuration refused; what was in force before stays", zap.Stringer("type", c.Kind),
+			zap.String("version", c.Version), zap.Int("accepted", c.Accepted), zap.Int("rejected", c.Rejected),
+			zap.Strings("reasons", reasons(c.Errors)))
+	case mesh.NoticeConfigTimeout:
+		m.numbers.timedOut(c)
+		m.log.Warn("configuration did not come in time", zap.Stringer("type", c.Kind),
+			zap.Strings("reasons", reasons(c.Errors)))
+	}
+}
+
+// maxReasons bounds the reasons of one line in the log.
+const maxReasons = 20
+
+func reasons(list []mesh.Rejection) []string {
+	var out []string
+	for i, r := range list {
+		if i == maxReasons {
+			return append(out, fmt.Sprintf("and %d more", len(list)-i))
+		}
+		out = append(out, fmt.Sprintf("%v %q: %s", r.Kind, r.Name, r.Reason))
+	}
+	return out
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resource
+
+import (
+	"encoding/hex"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+func (s *scope) healthChecks(p *at, list []*corev3.HealthCheck) []mesh.HealthCheck {
+	var out []mesh.HealthCheck
+	for i, m := range list {
+		hp := p.item("health_checks", i)
+		if len(list) > 1 && m.GetName() == "" {
+			s.errorf(hp.field("name"), "is required where there are several checks")
+		}
+		out = append(out, s.healthCheck(hp, m))
+	}
+	return out
+}
+
+func (s *scope) healthCheck(p *at, m *corev3.HealthCheck) mesh.HealthCheck {
+	h := mesh.HealthCheck{
+		Timeout:            s.duration(p, "timeout", m.GetTimeout()),
+		Interval:           s.duration(p, "interval", m.GetInterval()),
+		InitialJitter:      s.duration(p, "initial_jitter", m.GetInitialJitter()),
+		IntervalJitter:     s.duration(p, "interval_jitter", m.GetIntervalJitter()),
+		IntervalJitterPct:  m.GetIntervalJitterPercent(),
+		UnhealthyThreshold: m.GetUnhealthyThreshold().GetValue(),
+		HealthyThreshold:   m.GetHealthyThreshold().GetValue(),
+		NoTrafficInterval:  s.durationOr(p, "no_traffic_interval", m.GetNoTrafficInterval(), defaultNoTrafficInterval),
+		UnhealthyInterval:  s.duration(p, "unhealthy_interval", m.GetUnhealthyInterval()),
+		ReuseConnection:    boolOr(m.GetReuseConnection(), true),
+		AltPort:            uint16(min(m.GetAltPort().GetValue(), 65535)),
+	}
+	h.UnhealthyEdgeInterval = s.durationOr(p, "unhealthy_edge_interval", m.GetUnhealthyEdgeInterval(), h.UnhealthyInterval)
+	h.HealthyEdgeInterval = s.duration(p, "healthy_edge_interval", m.GetHealthyEdgeInterval())
+	switch x := m.GetHealthChecker().(type) {
+	case *corev3.HealthCheck_HttpHealthCheck_:
+		h.HTTP = s.httpCheck(p.field("http_health_check"), x.HttpHealthCheck)
+	case *corev3.HealthCheck_TcpHealthCheck_:
+		h.TCP = s.tcpCheck(p.field("tcp_health_check"), x.TcpHealthCheck)
+	}
+	return h
+}
+
+func (s *scope) httpCheck(p *at, m *corev3.HealthCheck_HttpHealthCheck) *mesh.HTTPHealthCheck {
+	h := &mesh.HTTPHealthCheck{
+		Host:      m.GetHost(),
+		Path:      m.GetPath(),
+		Method:    "GET",
+		Add:       s.headersToAdd(p, "request_headers_to_add", m.GetRequestHeadersToAdd()),
+		Remove:    s.headersToRemove(p, "request_headers_to_remove", m.GetRequestHeadersToRemove()),
+		Expected:  s.statusRanges(p, "expected_statuses", m.GetExpectedStatuses()),
+		Retriable: s.statusRanges(p, "retriable_statuses", m.GetRetriableStatuses()),
+	}
+	for i, add := range h.Add {
+		if add.Literal == "" && add.Value != nil {
+			s.notef(p.item("request_headers_to_add", i), "a check has no request to make the value from; it is left out")
+		}
+	}
+	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {
+		h.Method = m.GetMethod().String()
+	}
+	if m.GetCodecClientType() != typev3.CodecClientType_HTTP1 {
+		s.errorf(p.field("codec_client_type"), "%s is not supported yet; supported: HTTP1", m.GetCodecClientType())
+	}
+	if n := m.GetServiceNameMatcher(); n != nil {
+		sm := s.stringMatch(p.field("service_name_matcher"), n)
+		h.ServiceName = &sm
+	}
+	return h
+}
+
+func (s *scope) statusRanges(p *at, field string, list []*typev3.Int64Range) []mesh.StatusRange {
+	var out []mesh.StatusRange
+	for i, r := range list {
+		if r.GetStart() < 100 || r.GetEnd() > 600 || r.GetStart() >= r.GetEnd() {
+			s.errorf(p.item(field, i), "must be a range with 100 <= start < end <= 600")
+			continue
+		}
+		out = append(out, mesh.StatusRange{Start: int(r.GetStart()), End: int(r.GetEnd())})
+	}
+	return out
+}
+
+func (s *scope) tcpCheck(p *at, m *corev3.HealthCheck_TcpHealthCheck) *mesh.TCPHealthCheck {
+	t := &mesh.TCPHealthCheck{}
+	if m.GetSend() != nil {
+		t.Send = s.payload(p.field("send"), m.GetSend())
+	}
+	for i, r := range m.GetReceive() {
+		t.Receive = append(t.Receive, s.payload(p.item("receive", i), r))
+	}
+	return t
+}
+
+func (s *scope) payload(p *at, m *corev3.HealthCheck_Payload) []byte {
+	switch x := m.GetPayload().(type) {
+	case *corev3.HealthCheck_Payload_Text:
+		b, err := hex.DecodeString(x.Text)
+		if err != nil {
+			s.errorf(p.field("text"), "%q is not hexadecimal, such as 50494e47 for PING", x.Text)
+		}
+		return b
+	case *corev3.HealthCheck_Payload_Binary:
+		return append([]byte(nil), x.Binary...)
+	}
+	return nil
+}
+
+func addHealthCheckFields(t *protofields.Table) {
+	t.Add(&corev3.HealthCheck{},
+		protofields.Honour("name", "timeout", "interval", "initial_jitter", "interval_jitter", "interval_jitter_percent",
+			"unhealthy_threshold", "healthy_threshold", "alt_port", "reuse_connection", "http_health_check",
+			"tcp_health_check", "no_traffic_interval", "unhealthy_interval", "unhealthy_edge_interval",
+			"healthy_edge_interval"),
+		protofields.Ignore("changes of health are events of the tap and lines of the log", "event_log_path",
+			"event_logger", "always_log_health_check_failures", "always_log_health_check_success"),
+		protofields.Ignore("there is no TLS yet", "tls_options", "transport_socket_match_criteria"),
+		protofields.Observe("health check events are not sent to a service", "event_service"),
+		protofields.Refuse("hosts without traffic are checked at no_traffic_interval, healthy or not",
+			"no_traffic_healthy_interval"),
+		protofields.Refuse("gRPC health checks are not supported; use http_health_check or tcp_health_check",
+			"grpc_health_check"),
+		protofields.Refuse("health check plug-ins are not supported; use http_health_check or tcp_health_check",
+			"custom_health_check"))
+	t.Add(&corev3.HealthCheck_HttpHealthCheck{},
+		protofields.Honour("host", "path", "request_headers_to_add", "request_headers_to_remove", "expected_statuses",
+			"retriable_statuses", "codec_client_type", "service_name_matcher", "method"),
+		protofields.Ignore("the body of an answer is not looked at", "response_buffer_size"),
+		protofields.Refuse("Envoy does not send a body either", "send={}"),
+		protofields.Refuse("the body of an answer is not looked at", "receive"),
+		protofields.Refuse("there is no TLS yet", "use_alpn_protocol"))
+	t.Add(&corev3.HealthCheck_TcpHealthCheck{}, protofields.Honour("send", "receive"),
+		protofields.Refuse("the PROXY protocol is not supported", "proxy_protocol_config"))
+	t.Add(&corev3.HealthCheck_Payload{}, protofields.Honour("text", "binary"))
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resource
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// fallbackKey and breakerKey are where Meshtap's own extensions stand in maps that Envoy has for such a purpose.
+const (
+	fallbackKey = "io.meshtap.fallback"
+	breakerKey  = "io.meshtap.breaker"
+)
+
+// perFilter reads a typed_per_filter_config. fallback takes Meshtap's own fallback; nil says that it may not stand
+// here.
+func (s *scope) perFilter(p *at, m map[string]*anypb.Any, fallback **mesh.Fallback) map[string]mesh.Extension {
+	if len(m) == 0 {
+		return nil
+	}
+	out := map[string]mesh.Extension{}
+	for _, key := range sortedKeys(m) {
+		ep := p.entry("typed_per_filter_config", key)
+		config, wrapper, ok := s.filterConfig(ep, m[key])
+		if !ok {
+			continue
+		}
+		if wrapper != nil {
+			ep = ep.field("config")
+		}
+		if key == fallbackKey {
+			s.placeFallback(ep, fallback, config)
+			continue
+		}
+		ext := mesh.Extension{Name: key}
+		if config != nil {
+			if ext, ok = s.extension(ep, registry.HTTPFilter, key, config, wrapper.GetIsOptional()); !ok {
+				continue
+			}
+		}
+		ext.Disabled = wrapper.GetDisabled()
+		out[key] = ext
+	}
+	return out
+}
+
+// filterConfig opens the wrapper that says whether a filter's configuration is optional or turns the filter off. The
+// wrapper is nil where there is none.
+func (s *scope) filterConfig(p *at, a *anypb.Any) (*anypb.Any, *routev3.FilterConfig, bool) {
+	w := &routev3.FilterConfig{}
+	t := unwrap(a)
+	if !isType(t, w) {
+		return a, nil, true
+	}
+	if !s.message(p, t, w) {
+		return nil, nil, false
+	}
+	if w.GetConfig() == nil && !w.GetDisabled() {
+		s.errorf(p.field("config"), "is required unless disabled is true")
+		return nil, nil, false
+	}
+	return w.GetConfig(), w, true
+}
+
+func (s *scope) placeFallback(p *at, place **mesh.Fallback, config *anypb.Any) {
+	switch {
+	case place == nil:
+		s.errorf(p, "may stand on a route or a virtual host only")
+	case config == nil:
+		s.errorf(p, "cannot be turned off; leave it out")
+	default:
+		*place = s.fallback(p, config)
+	}
+}
+
+func sortedKeys[M ~map[K]V, K cmp.Ordered, V any](m M) []K { return slices.Sorted(maps.Keys(m)) }
+
+func addPerFilterFields(t *protofields.Table) {
+	t.Add(&routev3.FilterConfig{}, protofields.Honour("config", "is_optional", "disabled"))
+}
