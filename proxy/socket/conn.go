@@ -110,13 +110,15 @@ func (c *Conn) event(ev uint32) {
 	}
 }
 
-// expireNow hands an idle connection whose deadline d has passed to its handler.
-func (c *Conn) expireNow(d int64) {
-	if c.state.CompareAndSwap(idle, busy) {
-		c.expire.CompareAndSwap(d, 0)
-		c.over.Store(true)
-		c.set.e.Go(c)
+// expireNow hands a connection whose deadline d has passed to its handler, if it is idle.
+func (c *Conn) expireNow(d int64) bool {
+	if !c.state.CompareAndSwap(idle, busy) {
+		return c.state.Load() == closed
 	}
+	c.expire.CompareAndSwap(d, 0)
+	c.over.Store(true)
+	c.set.e.Go(c)
+	return true
 }
 
 // Run serves the connection until it is dry or closed. It is called by the engine.
@@ -137,14 +139,6 @@ func (c *Conn) Close() {
 	c.set.forget(c.fd, &c.watch)
 	syscall.Close(c.fd)
 	c.h.Closed(c)
-}
-
-// Kick makes the handler's Ready run even though there may be nothing to read, as for a drain. It may be called from
-// any goroutine; a connection that is busy is not disturbed.
-func (c *Conn) Kick() {
-	if c.state.CompareAndSwap(idle, busy) {
-		c.set.e.Go(c)
-	}
 }
 
 // SetExpire sets when an idle connection's time is over (of mono.Now): its handler is called and finds Expired. 0 means

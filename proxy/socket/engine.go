@@ -185,11 +185,11 @@ func (e *Engine) sweepIdle(now int64) {
 			if d == 0 {
 				return
 			}
-			if d <= now {
-				c.expireNow(d)
-				return
+			if d > now {
+				next = min(next, d)
+			} else if !c.expireNow(d) {
+				next = now // it is busy: look again soon, in case it goes idle with this deadline
 			}
-			next = min(next, d)
 		})
 	}
 	if next != never {

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inspect holds the listener filters: they find out where a new connection was going and what it is about to
+// speak, so that a filter chain can be chosen. They peek at the first bytes and never consume them.
+//
+// The package does no waiting: proxy/listener peeks, asks Filters, and comes back when there are more bytes or the time
+// is over. The bytes come from strangers; each parser has a bound and a fuzz target.
+package inspect
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// ConnInfo is what is known of a connection before its filter chain sees the first byte. It belongs to proxy/listener
+// until the chain has it, lives as long as the connection, and does not change from then on.
+type ConnInfo struct {
+	// ID counts the connections of this process, from 1.
+	ID uint64
+	// Accepted is when the connection was taken (of mono.Now). Deadlines for a complete request head count from here.
+	Accepted int64
+	// Remote is the client, Local what the client connected to: for a redirected connection the original destination.
+	// Both are the zero value on unix sockets.
+	Remote, Local netip.AddrPort
+	// DirectRemote and DirectLocal are the addresses of the socket itself.
+	DirectRemote, DirectLocal netip.AddrPort
+	// Redirected says that netfilter sent the connection here, so that Local is not DirectLocal.
+	Redirected bool
+	// ServerName is the SNI in lower case, "" where there is none.
+	ServerName string
+	// TransportProtocol is "tls", or "raw_buffer" where none was found.
+	TransportProtocol string
+	// ApplicationProtocols are what the client offers by ALPN, in its order, or what its first bytes show: one of
+	// "http/1.0", "http/1.1" and "h2c".
+	ApplicationProtocols []string
+	// Owner is the listener's side of the connection. It is set before a chain sees the connection.
+	Owner Owner
+}
+
+// Owner is what a filter chain may ask of the listener while it serves a connection.
+type Owner interface {
+	// Draining reports whether the connection is to end soon: HTTP/1 answers with "Connection: close", HTTP/2 sends
+	// GOAWAY, an idle connection may be closed. When it turns true, the handler's Ready is called.
+	Draining() bool
+}
+
+// The transport protocols.
+const (
+	TLS       = "tls"
+	RawBuffer = "raw_buffer"
+)
+
+// Verdict is what a listener filter says of the bytes so far.
+type Verdict uint8
+
+// The verdicts.
+const (
+	// Done lets the next filter look.
+	Done Verdict = iota
+	// More waits for more bytes.
+	More
+	// Reject closes the connection.
+	Reject
+)
+
+// Peeker is a listener filter that looks at the first bytes.
+type Peeker interface {
+	// Inspect looks at all bytes that have come so far, at least one. With end, no more will come. It writes what it
+	// finds to info. It must not keep peeked, and must not answer More at the end or with Limit bytes.
+	Inspect(peeked []byte, end bool, info *ConnInfo) Verdict
+	// Limit is the most bytes that it needs to see.
+	Limit() int
+}
+
+// Opener is a listener filter that asks the socket alone.
+type Opener interface {
+	Open(fd int, info *ConnInfo)
+}
+
+// Filter is a listener filter. Exactly one of its fields is set.
+type Filter struct {
+	Peeker Peeker
+	Opener Opener
+}
+
+// Build makes a filter of what its Parse returned.
+type Build func(config any) Filter
+
+// Filters are the listener filters of one listener, in order. They keep no state of a connection.
+type Filters struct {
+	steps []step
+	limit int
+}
+
+type step struct {
+	Filter
+	off *mesh.ListenerPredicate
+}
+
+// Compile makes the filters of a listener. builds is keyed by type URL.
+func Compile(fs []mesh.ListenerFilter, builds map[string]Build) (*Filters, error) {
+	out := &Filters{}
+	for i, f := range fs {
+		if f.Disabled {
+			continue
+		}
+		build := builds[f.TypeURL]
+		if build == nil {
+			return nil, registry.Errorf(fmt.Sprintf("listener_filters[%d]", i), "there is no listener filter of type %q", f.TypeURL)
+		}
+		out.add(build(f.Config), f.DisabledOn)
+	}
+	return out, nil
+}
+
+// WithOriginalDst returns the filters with one that finds the original destination at the end, unless one is there.
+func (f *Filters) WithOriginalDst() *Filters {
+	if f.FindsOriginalDst() {
+		return f
+	}
+	out := &Filters{steps: f.steps[:len(f.steps):len(f.steps)], limit: f.limit}
+	out.add(Filter{Opener: originalDst{}}, nil)
+	return out
+}
+
+// FindsOriginalDst reports whether one of the filters finds the original destination.
+func (f *Filters) FindsOriginalDst() bool {
+	for _, s := range f.steps {
+		if _, ok := s.Opener.(originalDst); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Filters) add(x Filter, off *mesh.ListenerPredicate) {
+	f.steps = append(f.steps, step{x, off})
+	if x.Peeker != nil {
+		f.limit = max(f.limit, x.Peeker.Limit())
+	}
+}
+
+// Limit is the most bytes that any of the filters needs to see; 0 where none looks at bytes.
+func (f *Filters) Limit() int { return f.limit }
+
+// Run asks the filters from *at on, and moves *at over those that are done. peeked is all that has come, which may be
+// nothing; with end, no more will come. Done means that all filters are done.
+func (f *Filters) Run(at *int, fd int, peeked []byte, end bool, info *ConnInfo) Verdict {
+	for ; *at < len(f.steps); *at++ {
+		s := &f.steps[*at]
+		if s.off != nil && matches(s.off, info.Local.Port()) {
+			continue
+		}
+		if s.Opener != nil {
+			s.Opener.Open(fd, info)
+			continue
+		}
+		if len(peeked) == 0 {
+			return More
+		}
+		if v := s.Peeker.Inspect(peeked[:min(len(peeked), s.Peeker.Limit())], end, info); v != Done {
+			return v
+		}
+	}
+	return Done
+}
+
+// matches evaluates a predicate on the destination port, as Envoy's ListenerFilterChainMatchPredicate is defined.
+func matches(p *mesh.ListenerPredicate, port uint16) bool {
+	switch {
+	case p.Any:
+		return true
+	case p.Not != nil:
+		return !matches(p.Not, port)
+	case p.PortEnd != 0:
+		return p.PortStart <= int(port) && int(port) < p.PortEnd
+	case len(p.Or) > 0:
+		for _, q := range p.Or {
+			if matches(q, port) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, q := range p.And {
+		if !matches(q, port) {
+			return false
+		}
+	}
+	return len(p.And) > 0
+}
