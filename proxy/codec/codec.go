@@ -110,6 +110,8 @@ type Body interface {
 type ServerStream interface {
 	// Body returns the request's body.
 	Body() Body
+	// Continue tells a client that waits for it to send the body of its request.
+	Continue(w *socket.Worker) error
 	// Inform sends a 1xx answer other than 101.
 	Inform(w *socket.Worker, status int, h *header.List) error
 	// Head sends the head of the answer together with the first bytes of its body; end says that these are all. The

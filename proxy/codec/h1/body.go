@@ -43,9 +43,12 @@ const (
 	chunkTrailers
 )
 
-// begin prepares for a body.
+// begin prepares for a body; length is that of mode byLength.
 func (d *decoder) begin(mode bodyMode, length int64) {
-	*d = decoder{mode: mode, left: length, trail: d.trail[:0]}
+	*d = decoder{mode: mode, trail: d.trail[:0]}
+	if mode == byLength {
+		d.left = length
+	}
 	d.ended = mode == noBody || mode == byLength && length == 0
 }
 

@@ -5,6 +5,7 @@ package h1
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/mesh"
@@ -144,21 +145,42 @@ type ServerStream struct {
 	started bool // the final head is out
 	ended   bool // the answer is out whole
 	tunnel  bool
+	sent    int64
 
-	sent int64
+	// whole says that the request was read to its end. The worker that reads the body sets it, the one that answers asks.
+	whole atomic.Bool
 }
 
 var errAnswerEnded = errors.New("h1: the answer has ended already")
 
 func (st *ServerStream) begin(s *Server, q *codec.Request, closing bool) {
-	*st = ServerStream{s: s, q: q, dec: st.dec, scratch: st.scratch[:0], close: closing, expect: q.Expect}
-	switch q.Length {
-	case codec.Unknown:
-		st.dec.begin(byChunks, 0)
-	default:
-		st.dec.begin(byLength, q.Length)
+	st.s, st.q, st.ans, st.sent = s, q, answer{}, 0
+	st.close, st.expect, st.started, st.ended, st.tunnel = closing, q.Expect, false, false, false
+	if q.Length == codec.Unknown {
+		st.read(byChunks, 0)
+	} else {
+		st.read(byLength, q.Length)
 	}
 }
+
+// read begins a body.
+func (st *ServerStream) read(mode bodyMode, length int64) {
+	st.dec.begin(mode, length)
+	st.whole.Store(st.dec.ended)
+}
+
+// Refuse begins the stream of a head that was refused, so that it can be answered. The connection ends with the answer.
+func (st *ServerStream) Refuse(s *Server, q *codec.Request) {
+	if q.Protocol == mesh.ProtocolNone {
+		q.Protocol = mesh.HTTP11
+	}
+	st.begin(s, q, true)
+	st.expect = false
+	st.read(noBody, 0)
+}
+
+// BodyEnded reports whether the request was read to its end.
+func (st *ServerStream) BodyEnded() bool { return st.whole.Load() }
 
 // Body returns the request's body: the stream itself.
 func (st *ServerStream) Body() codec.Body { return st }
@@ -169,10 +191,13 @@ func (st *ServerStream) Buffered() (bytebuf.Piece, bool, error) {
 		return bytebuf.Piece{}, st.dec.ended, nil
 	}
 	p, err := st.dec.take(st.s.buf, st.s.lim)
+	if st.dec.ended {
+		st.whole.Store(true)
+	}
 	return p, st.dec.ended, err
 }
 
-// Next implements codec.Body. Where the client waits for 100 (Continue), it is sent before the first wait.
+// Next implements codec.Body.
 func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 	s := st.s
 	for {
@@ -180,12 +205,6 @@ func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 			p, end, err := st.Buffered()
 			if p.Len() > 0 || end || err != nil {
 				return p, end, err
-			}
-		}
-		if st.expect && !st.started {
-			st.expect = false
-			if err := s.conn.Write(w, []byte("HTTP/1.1 100 Continue\r\n\r\n")); err != nil {
-				return bytebuf.Piece{}, false, err
 			}
 		}
 		if s.buf == nil {
@@ -204,6 +223,7 @@ func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 			}
 		case err == io.EOF && st.dec.mode == toClose:
 			st.dec.ended = true
+			st.whole.Store(true)
 		case err == io.EOF:
 			return bytebuf.Piece{}, false, io.ErrUnexpectedEOF
 		default:
@@ -214,6 +234,15 @@ func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 
 // Trailers implements codec.Body.
 func (st *ServerStream) Trailers() *header.List { return st.dec.list }
+
+// Continue implements codec.ServerStream (RFC 9110 section 10.1.1).
+func (st *ServerStream) Continue(w *socket.Worker) error {
+	if !st.expect || st.started || st.whole.Load() {
+		return nil
+	}
+	st.expect = false
+	return st.write(w, []byte("HTTP/1.1 100 Continue\r\n\r\n"))
+}
 
 // CloseAfter makes this answer the connection's last.
 func (st *ServerStream) CloseAfter() { st.close = true }
@@ -248,7 +277,7 @@ func (st *ServerStream) Head(w *socket.Worker, r *codec.Response, first bytebuf.
 
 // frame decides how the answer's end will be told.
 func (st *ServerStream) frame(r *codec.Response, first int, end bool) {
-	if !st.dec.ended {
+	if !st.whole.Load() {
 		// The client may still be sending: what comes cannot be told from a next request for certain.
 		st.close = true
 	}
@@ -259,7 +288,7 @@ func (st *ServerStream) frame(r *codec.Response, first int, end bool) {
 	switch {
 	case r.Switched:
 		st.tunnel = true
-		st.dec.begin(toClose, 0)
+		st.read(toClose, 0)
 	case string(st.q.Method) == "HEAD", r.Status == 304, r.Status == 204:
 		st.ans.bodiless = true
 	case r.Length == codec.Unknown && old:
@@ -322,7 +351,7 @@ func (st *ServerStream) Finish() (keep bool) {
 		s.bufs.Put(s.buf)
 		s.buf = nil
 	}
-	return st.ended && st.dec.ended && !st.close && !st.tunnel
+	return st.ended && st.whole.Load() && !st.close && !st.tunnel
 }
 
 // chunkTail returns what goes behind a piece of a chunked body.

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package downstream serves clients' HTTP connections: Envoy's HTTP connection manager. It turns the bytes of a
+// connection into requests, one after the other, takes each through the manager's own rules, the route and the filters to
+// the router, and ends each in exactly one Outcome, on every path (steps 6, 7, 8 and 15 of a request).
+//
+// A Manager is the runtime of one connection manager of the configuration and is immutable. A conn is one connection: it
+// is small, and while it is idle it is all that the connection costs. A stream is what a request needs while it is in
+// flight; it is taken from a pool and reused.
+package downstream
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec/h1"
+	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/filter"
+	"github.com/meshtap/meshtap/proxy/format"
+	"github.com/meshtap/meshtap/proxy/forward"
+	"github.com/meshtap/meshtap/proxy/inspect"
+	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/route"
+	"github.com/meshtap/meshtap/proxy/socket"
+)
+
+// Live is the state that a request is pinned to from its route on.
+type Live interface {
+	forward.Clusters
+	// Table returns the named route table, nil where there is none.
+	Table(name string) *Table
+	// Versions are those of the configuration in force.
+	Versions() mesh.Versions
+}
+
+// Table is a route table with its compiled form.
+type Table struct {
+	Config *mesh.RouteTable
+	Routes *route.Table
+}
+
+// Deps are what connection managers need of the process.
+type Deps struct {
+	Log   *zap.Logger
+	Stats *stats.Registry
+	// Live returns the state of the moment.
+	Live func() Live
+	// Filters are the building side of the HTTP filters, by type URL. Logs builds an access logger.
+	Filters map[string]filter.Builder
+	Logs    func(*mesh.AccessLog) (mesh.Observer, error)
+	// Observers are told of every outcome, behind the metrics and the access logs.
+	Observers []mesh.Observer
+	Env       *format.Env
+}
+
+// Manager is the runtime of one HTTP connection manager.
+type Manager struct {
+	cfg      *mesh.HTTPManager
+	listener *mesh.Listener
+	chain    *mesh.FilterChain
+	deps     *Deps
+
+	filters  filter.Chain
+	router   *forward.Router
+	logs     []mesh.Observer
+	numbers  *metrics.HTTP
+	limits   h1.Limits
+	inline   *Table // nil where the table has a name
+	clock    clock
+	upgrades map[string]bool
+
+	// pinned is the state at the time when the chain was retired, with all that its routes name; nil before.
+	pinned  atomic.Pointer[pin]
+	streams sync.Pool // of *stream
+}
+
+type pin struct{ live Live }
+
+// headersTimeout is how long a client may take for a request's head where the configuration does not say.
+const headersTimeout = 10 * time.Second
+
+// New returns the runtime of the connection manager of a filter chain.
+func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
+	cfg := fc.HTTP
+	m := &Manager{
+		cfg: cfg, listener: l, chain: fc, deps: deps,
+		numbers: metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l)),
+		limits:  limits(cfg), upgrades: map[string]bool{},
+	}
+	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
+	for _, u := range cfg.Upgrades {
+		m.upgrades[u.Type] = u.Enabled
+	}
+	for i := range cfg.Filters {
+		f := &cfg.Filters[i]
+		build := deps.Filters[f.TypeURL]
+		if build == nil {
+			return nil, fmt.Errorf("HTTP filter %q: no filter for %s", f.Name, f.TypeURL)
+		}
+		made, err := build(f.Config)
+		if err != nil {
+			return nil, fmt.Errorf("HTTP filter %q: %w", f.Name, err)
+		}
+		m.filters = append(m.filters, made)
+	}
+	for i := range cfg.AccessLogs {
+		log, err := deps.Logs(&cfg.AccessLogs[i])
+		if err != nil {
+			return nil, fmt.Errorf("access log: %w", err)
+		}
+		m.logs = append(m.logs, log)
+	}
+	if cfg.Routes != nil {
+		t, err := route.Compile(cfg.Routes)
+		if err != nil {
+			return nil, err
+		}
+		m.inline = &Table{cfg.Routes, t}
+	}
+	m.streams.New = func() any { return &stream{} }
+	return m, nil
+}
+
+func limits(cfg *mesh.HTTPManager) h1.Limits {
+	l := h1.Defaults()
+	if cfg.MaxHeaderBytes > 0 {
+		l.HeadBytes = cfg.MaxHeaderBytes
+	}
+	if cfg.MaxHeaderCount > 0 {
+		l.Fields = cfg.MaxHeaderCount
+	}
+	l.HTTP10, l.DefaultHost = cfg.AcceptHTTP10, cfg.DefaultHost
+	return l
+}
+
+// Retire implements the listener's Retirer: what is still served from here on sees the clusters that there are now.
+func (m *Manager) Retire() {
+	if m.inline != nil {
+		m.pinned.CompareAndSwap(nil, &pin{m.deps.Live()})
+	}
+}
+
+// Release implements the listener's Retirer.
+func (m *Manager) Release() {
+	m.pinned.Store(nil)
+	m.numbers.Release()
+}
+
+// state returns the state that a new request is pinned to.
+func (m *Manager) state() Live {
+	if p := m.pinned.Load(); p != nil {
+		return p.live
+	}
+	return m.deps.Live()
+}
+
+// Accept implements the listener's chain handler: a client of HTTP/1 speaks first.
+func (m *Manager) Accept(c *socket.Conn, info *inspect.ConnInfo) (h socket.Handler, now bool) {
+	d := &conn{m: m, c: c, info: info}
+	d.h1.Init(c, c.Bufs(), &m.limits)
+	d.wait()
+	m.numbers.Inc(0, metrics.DownstreamCxTotal)
+	m.numbers.Inc(0, metrics.DownstreamCxActive)
+	m.numbers.Inc(0, metrics.DownstreamCxHTTP1Total)
+	m.numbers.Inc(0, metrics.DownstreamCxHTTP1Active)
+	return d, false
+}
+
+// table returns the route table for a request; it may be nil.
+func (m *Manager) table(live Live) *Table {
+	if m.inline != nil {
+		return m.inline
+	}
+	return live.Table(m.cfg.RouteTable)
+}
+
+// stream is one request in flight.
+type stream struct {
+	x    exchange.Exchange
+	h1   h1.ServerStream
+	call forward.Call
+
+	d       *conn
+	live    Live
+	stopped int // the filter that stopped the request
+}

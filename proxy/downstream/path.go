@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package downstream
+
+import "github.com/meshtap/meshtap/mesh"
+
+// pathVerdict says what became of a path.
+type pathVerdict uint8
+
+const (
+	pathGood pathVerdict = iota
+	pathBad
+	pathRedirect
+)
+
+// canonicalPath appends the canonical form of a path, whose query is left as it is, by what the configuration asks for
+// and in Envoy's order: escaped slashes, then normalization, then the merging of slashes.
+//
+// Normalization is that of RFC 3986 section 6.2.2: escapes of unreserved characters are decoded, the hexadecimal digits
+// of the others are upper case, and dot segments are removed, escaped ones too. A backslash is a slash, as browsers and
+// Envoy have it.
+func canonicalPath(dst, in []byte, cfg *mesh.HTTPManager) ([]byte, pathVerdict) {
+	end := 0
+	for end < len(in) && in[end] != '?' {
+		end++
+	}
+	path, query := in[:end], in[end:]
+	verdict := pathGood
+	if cfg.EscapedSlashes != mesh.SlashesKeep {
+		unescaped, found := unescapeSlashes(path)
+		switch {
+		case found && cfg.EscapedSlashes == mesh.SlashesReject:
+			return dst, pathBad
+		case found && cfg.EscapedSlashes == mesh.SlashesUnescapeRedirect:
+			verdict = pathRedirect
+		}
+		path = unescaped
+	}
+	at := len(dst)
+	if cfg.NormalizePath {
+		var ok bool
+		if dst, ok = normalize(dst, path); !ok {
+			return dst, pathBad
+		}
+	} else {
+		dst = append(dst, path...)
+	}
+	if cfg.MergeSlashes {
+		dst = dst[:at+mergeSlashes(dst[at:])]
+	}
+	return append(dst, query...), verdict
+}
+
+// unescapeSlashes turns %2f and %5c into slash and backslash. Where there are none it returns path itself.
+func unescapeSlashes(path []byte) (out []byte, found bool) {
+	for i := 0; i+2 < len(path); i++ {
+		if c, ok := escape(path[i:]); ok && (c == '/' || c == '\\') {
+			found = true
+			break
+		}
+	}
+	if !found {
+		return path, false
+	}
+	for i := 0; i < len(path); i++ {
+		if c, ok := escape(path[i:]); ok && (c == '/' || c == '\\') {
+			out = append(out, c)
+			i += 2
+			continue
+		}
+		out = append(out, path[i])
+	}
+	return out, true
+}
+
+// escape reads a percent escape at the front of p.
+func escape(p []byte) (c byte, ok bool) {
+	if len(p) < 3 || p[0] != '%' {
+		return 0, false
+	}
+	hi, ok1 := unhex(p[1])
+	lo, ok2 := unhex(p[2])
+	return hi<<4 | lo, ok1 && ok2
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case c-'0' <= 9:
+		return c - '0', true
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10, true
+	}
+	return 0, false
+}
+
+func unreserved(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c-'0' <= 9 || c == '-' || c == '.' || c == '_' || c == '~'
+}
+
+// normalize appends the normalized path. ok is false where an escape is broken or stands for NUL.
+func normalize(dst, path []byte) (_ []byte, ok bool) {
+	start := len(dst)
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		switch {
+		case c == '\\':
+			dst = append(dst, '/')
+		case c != '%':
+			dst = append(dst, c)
+		default:
+			v, valid := escape(path[i:])
+			if !valid || v == 0 {
+				return dst, false
+			}
+			if unreserved(v) {
+				dst = append(dst, v)
+			} else {
+				const digits = "0123456789ABCDEF"
+				dst = append(dst, '%', digits[v>>4], digits[v&15])
+			}
+			i += 2
+		}
+	}
+	return dst[:start+removeDots(dst[start:])], true
+}
+
+// removeDots removes "." and ".." segments in place (RFC 3986 section 5.2.4) and returns the new length. p begins with a
+// slash; ".." never goes above the root.
+func removeDots(p []byte) int {
+	n := 0
+	for i := 0; i < len(p); {
+		// p[i] is a slash; the segment is up to the next.
+		j := i + 1
+		for j < len(p) && p[j] != '/' {
+			j++
+		}
+		switch seg := string(p[i+1 : j]); {
+		case seg == "." || seg == "..":
+			if seg == ".." {
+				for n > 0 {
+					n--
+					if p[n] == '/' {
+						break
+					}
+				}
+			}
+			if j == len(p) {
+				p[n] = '/'
+				n++
+			}
+		default:
+			n += copy(p[n:], p[i:j])
+		}
+		i = j
+	}
+	return n
+}
+
+// mergeSlashes makes one slash of several, in place, and returns the new length.
+func mergeSlashes(p []byte) int {
+	n := 0
+	for i, c := range p {
+		if c == '/' && i > 0 && p[i-1] == '/' {
+			continue
+		}
+		p[n] = c
+		n++
+	}
+	return n
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package downstream
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec"
+	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/metrics"
+)
+
+// admit applies the connection manager's own rules to a request: what it may look like, and what its headers say of who
+// sent it. It reports whether the request goes on; if not, it has been answered.
+func (st *stream) admit() bool {
+	x, cfg := &st.x, st.d.m.cfg
+	q := &x.Request
+	if cfg.Underscores != mesh.UnderscoresAllow && !st.underscores(cfg.Underscores) {
+		return false
+	}
+	if !st.path() {
+		return false
+	}
+	stripHost(q, cfg, st.d.info.DirectLocal.Port())
+	st.origin()
+	st.requestID()
+	return true
+}
+
+// underscores refuses or removes headers whose names hold an underscore, which some servers take for a hyphen.
+func (st *stream) underscores(action mesh.Underscores) bool {
+	x := &st.x
+	found := false
+	x.Request.Header.RemoveFunc(func(name, _ []byte) bool {
+		has := bytes.IndexByte(name, '_') >= 0
+		found = found || has
+		return has && action == mesh.UnderscoresDrop
+	})
+	if found && action == mesh.UnderscoresReject {
+		x.Outcome.Flags |= mesh.FlagDPE
+		x.Answer(400, "http1.unexpected_underscore", nil)
+		st.answer(nil)
+		return false
+	}
+	return true
+}
+
+// path gives the request its one canonical path.
+func (st *stream) path() bool {
+	x, cfg := &st.x, st.d.m.cfg
+	q := &x.Request
+	if len(q.Path) == 0 || q.Path[0] != '/' {
+		return true // CONNECT, or OPTIONS *
+	}
+	if !cfg.NormalizePath && !cfg.MergeSlashes && cfg.EscapedSlashes == mesh.SlashesKeep {
+		return true
+	}
+	var buf [512]byte
+	path, verdict := canonicalPath(buf[:0], q.Path, cfg)
+	switch verdict {
+	case pathBad:
+		st.d.m.numbers.Inc(x.Worker.Shard, metrics.DownstreamRqFailedPathNormalization)
+		x.Answer(400, "path_normalization_failed", nil)
+		st.answer(nil)
+		return false
+	case pathRedirect:
+		st.d.m.numbers.Inc(x.Worker.Shard, metrics.DownstreamRqRedirectedWithNormalizedPath)
+		x.Answer(307, "path_normalization_redirect", nil)
+		x.Response.Header.Add("location", path)
+		st.answer(nil)
+		return false
+	}
+	if !bytes.Equal(path, q.Path) {
+		q.SetPath(path)
+		x.Outcome.Path = q.Path
+	}
+	return true
+}
+
+// stripHost removes the port, or a trailing dot, from the authority where the configuration asks for it.
+func stripHost(q *codec.Request, cfg *mesh.HTTPManager, local uint16) {
+	if !cfg.StripAnyPort && !cfg.StripMatchingPort && !cfg.StripTrailingDot {
+		return
+	}
+	host, port := q.Authority, []byte(nil)
+	if i := bytes.LastIndexByte(host, ':'); i > bytes.LastIndexByte(host, ']') {
+		host, port = host[:i], host[i:]
+	}
+	if cfg.StripAnyPort || cfg.StripMatchingPort && portIs(port, local) {
+		port = nil
+	}
+	if cfg.StripTrailingDot && len(host) > 1 && host[len(host)-1] == '.' {
+		host = host[:len(host)-1]
+	}
+	if len(host)+len(port) != len(q.Authority) {
+		q.SetAuthority(append(append(make([]byte, 0, 256), host...), port...))
+	}
+}
+
+func portIs(port []byte, n uint16) bool {
+	v := uint(0)
+	for _, c := range port[min(1, len(port)):] {
+		v = v*10 + uint(c-'0')
+	}
+	return len(port) > 1 && v == uint(n)
+}
+
+// The headers that say who sent a request, and those that only a trusted client may send (Envoy, "HTTP header
+// sanitizing").
+const (
+	hdrForwardedProto = "x-forwarded-proto"
+	hdrForwardedPort  = "x-forwarded-port"
+	hdrForwardedFor   = "x-forwarded-for"
+	hdrExternal       = "x-envoy-external-address"
+	hdrInternal       = "x-envoy-internal"
+	hdrClientCert     = "x-forwarded-client-cert"
+)
+
+var trustedOnly = [...]string{
+	hdrInternal, "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-envoy-retry-on",
+	"x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-timeout-ms",
+	"x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-upstream-rq-timeout-alt-response", "x-envoy-expected-rq-timeout-ms",
+	"x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-original-url", "x-envoy-hedge-on-per-try-timeout",
+	"x-envoy-retriable-status-codes", "x-envoy-retriable-header-names", "x-envoy-decorator-operation", "x-envoy-original-path",
+	"x-envoy-original-host", "x-envoy-is-timeout-retry", "x-envoy-attempt-count",
+}
+
+// origin settles who the client is, and tells the next hop. With use_remote_address this proxy is where requests enter:
+// what they say of their way so far is believed only as far as trusted hops added it.
+func (st *stream) origin() {
+	x, cfg, info := &st.x, st.d.m.cfg, st.d.info
+	l := &x.Request.Header
+	const scheme = "http" // no TLS is terminated here yet
+	// What a client says of its certificate is worth nothing on a connection that had none (Envoy removes it too).
+	l.Remove(hdrClientCert)
+	if cfg.UseRemoteAddress {
+		st.edge(x, l)
+	} else if xff := l.Joined(hdrForwardedFor); len(xff) > 0 {
+		if a, ok := hop(xff, cfg.XFFTrustedHops); ok {
+			x.Outcome.Remote = netip.AddrPortFrom(a, 0)
+		}
+	}
+	if cfg.UseRemoteAddress && cfg.XFFTrustedHops == 0 {
+		l.SetString(hdrForwardedProto, scheme)
+	} else if !l.HasID(header.ForwardedProto) {
+		l.AddString(hdrForwardedProto, scheme)
+	}
+	if len(x.Request.Scheme) == 0 {
+		x.Request.Scheme = l.GetID(header.ForwardedProto)
+	}
+	x.Outcome.Scheme = x.Request.Scheme
+	if cfg.AppendXForwardPort && !l.Has(hdrForwardedPort) && info.Local.IsValid() {
+		var buf [8]byte
+		l.Add(hdrForwardedPort, appendUint(buf[:0], uint64(info.Local.Port())))
+	}
+}
+
+// edge takes the client's address from the connection, or from what trusted hops wrote behind it.
+func (st *stream) edge(x *exchange.Exchange, l *header.List) {
+	cfg, info := x.Manager, st.d.info
+	client, trusted := info.Remote.Addr(), true
+	xff := l.Joined(hdrForwardedFor)
+	if n := cfg.XFFTrustedHops; n > 0 {
+		if client, trusted = hop(xff, n-1); !trusted {
+			client = info.Remote.Addr()
+		}
+	}
+	x.Outcome.Remote = netip.AddrPortFrom(client, info.Remote.Port())
+	if !cfg.SkipXFFAppend && info.Remote.IsValid() {
+		buf := make([]byte, 0, 128)
+		if len(xff) > 0 {
+			buf = append(append(buf, xff...), ',')
+		}
+		l.Set(hdrForwardedFor, info.Remote.Addr().AppendTo(buf))
+	}
+	for _, name := range trustedOnly {
+		l.Remove(name)
+	}
+	if x.Table != nil {
+		for _, name := range x.Table.InternalOnlyHeaders {
+			l.Remove(name)
+		}
+	}
+	if client.IsValid() {
+		var buf [64]byte
+		l.Set(hdrExternal, client.AppendTo(buf[:0]))
+	}
+}
+
+// hop returns the address that stands n places before the last in a list.
+func hop(list []byte, n int) (netip.Addr, bool) {
+	for ; n > 0; n-- {
+		i := bytes.LastIndexByte(list, ',')
+		if i < 0 {
+			return netip.Addr{}, false
+		}
+		list = list[:i]
+	}
+	last := bytes.TrimSpace(list[bytes.LastIndexByte(list, ',')+1:])
+	if len(last) > 64 {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(string(last))
+	return a.Unmap(), err == nil
+}
+
+// requestID gives the request an id that is its own on its whole way.
+func (st *stream) requestID() {
+	x, cfg := &st.x, st.d.m.cfg
+	l := &x.Request.Header
+	id := l.GetID(header.RequestID)
+	enters := cfg.UseRemoteAddress && !cfg.KeepExternalID
+	if cfg.GenerateRequestID && (len(id) == 0 || enters) {
+		var buf [36]byte
+		appendUUID(&buf, x.Random(), x.Random())
+		l.RemoveID(header.RequestID)
+		l.Add("x-request-id", buf[:])
+		id = l.GetID(header.RequestID)
+	}
+	x.Outcome.RequestID = id
+}
+
+// appendUUID writes a version 4 UUID (RFC 9562 section 5.4). Its version digit is what Envoy's tracing reads: 4 says that
+// the request is not traced.
+func appendUUID(dst *[36]byte, a, b uint64) {
+	var raw [16]byte
+	for i := range 8 {
+		raw[i], raw[8+i] = byte(a>>(8*i)), byte(b>>(8*i))
+	}
+	raw[6] = raw[6]&0x0f | 0x40
+	raw[8] = raw[8]&0x3f | 0x80
+	hex.Encode(dst[0:8], raw[0:4])
+	hex.Encode(dst[9:13], raw[4:6])
+	hex.Encode(dst[14:18], raw[6:8])
+	hex.Encode(dst[19:23], raw[8:10])
+	hex.Encode(dst[24:36], raw[10:16])
+	dst[8], dst[13], dst[18], dst[23] = '-', '-', '-', '-'
+}
+
+func appendUint(dst []byte, n uint64) []byte {
+	if n >= 10 {
+		dst = appendUint(dst, n/10)
+	}
+	return append(dst, byte('0'+n%10))
+}

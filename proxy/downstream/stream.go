@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package downstream
+
+import (
+	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/mono"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/socket"
+)
+
+// open makes the stream the worker's, and fills in what is known before the request is looked at.
+func (st *stream) open(w *socket.Worker, d *conn) (previous socket.Owner) {
+	m, info, x := d.m, d.info, &st.x
+	st.d, st.stopped = d, len(m.filters)
+	x.Stream, x.Client, x.Downstream, x.Manager, x.Info = &st.h1, d.c, st, m.cfg, info
+	st.live = m.state()
+	o := &x.Outcome
+	o.Listener, o.FilterChain, o.Direction, o.StatPrefix = m.listener.Name, m.chain.Name, m.listener.Direction, m.cfg.StatPrefix
+	o.Remote, o.Local, o.DirectRemote = info.Remote, info.Local, info.DirectRemote
+	o.ConnectionID, o.ServerName = info.ID, info.ServerName
+	o.Protocol = x.Request.Protocol
+	o.Versions = st.live.Versions()
+	m.numbers.Begin(w.Shard, x.Request.Protocol)
+	return w.Own(x)
+}
+
+// run serves the request.
+func (st *stream) run() {
+	x, m := &st.x, st.d.m
+	q := &x.Request
+	o := &x.Outcome
+	o.Method, o.Authority, o.Path, o.RequestHeaderBytes = q.Method, q.Authority, q.Path, int64(q.HeadBytes)
+	x.SetIdle(m.cfg.StreamIdleTimeout)
+	x.After(exchange.MaxDeadline, m.cfg.MaxStreamDuration)
+	x.After(exchange.ReadDeadline, m.cfg.RequestTimeout)
+	if n := m.cfg.MaxRequestsPerConnection; n > 0 && st.d.requests >= n {
+		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxMaxRequestsReached)
+		x.Stream.CloseAfter()
+	}
+	if st.d.tooOld() {
+		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxMaxDurationReached)
+		x.Stream.CloseAfter()
+	}
+	t := m.table(st.live)
+	if t != nil {
+		x.Table, x.RouteRandom = t.Config, x.Random()
+		o.RouteTable = t.Config.Name
+	}
+	if !st.admit() {
+		return
+	}
+	if t != nil {
+		x.Match = t.Routes.Match(q, x.RouteRandom)
+		st.nameRoute()
+	}
+	if !st.upgrade() {
+		return
+	}
+	var body []byte
+	if st.stopped, body = m.filters.Request(x); st.stopped < len(m.filters) {
+		st.answer(body)
+		return
+	}
+	m.router.Serve(&st.call, x, st.live)
+}
+
+// nameRoute tells the Outcome what was matched, in the configuration's words.
+func (st *stream) nameRoute() {
+	o, match := &st.x.Outcome, &st.x.Match
+	if match.Host != nil {
+		o.VirtualHost = match.Host.Name
+	}
+	if r := match.Route; r != nil {
+		o.RouteName = r.Name
+		if o.RouteTemplate = r.Match.Path; r.Match.Kind == mesh.PathRegex {
+			o.RouteTemplate = r.Match.Regex.String()
+		}
+	}
+}
+
+// upgrade refuses an upgrade that neither the route nor the manager allows, as Envoy does, and says whether to go on.
+func (st *stream) upgrade() bool {
+	x := &st.x
+	want := lower(x.Request.Upgrade)
+	if string(x.Request.Method) == "CONNECT" {
+		want = "connect"
+	}
+	if want == "" {
+		return true
+	}
+	allowed, known := st.d.m.upgrades[want]
+	if r := x.Match.Route; r != nil && r.Forward != nil {
+		for _, u := range r.Forward.Upgrades {
+			if u.Type == want {
+				allowed, known = u.Enabled, true
+			}
+		}
+	}
+	if allowed {
+		return true
+	}
+	if known {
+		st.d.m.numbers.Inc(x.Worker.Shard, metrics.DownstreamRqWsOnNonWsRoute)
+	}
+	x.Answer(403, "upgrade_failed", nil)
+	st.answer(nil)
+	return false
+}
+
+func lower(b []byte) string {
+	if len(b) == 0 {
+		return ""
+	}
+	var buf [64]byte
+	if len(b) > len(buf) {
+		return "unknown"
+	}
+	for i, c := range b {
+		if c-'A' < 26 {
+			c |= 0x20
+		}
+		buf[i] = c
+	}
+	return string(buf[:len(b)])
+}
+
+// answer sends an answer of our own that is in x.Response.
+func (st *stream) answer(body []byte) {
+	x := &st.x
+	x.Stream.Body().Buffered() // a body that is here whole need not end the connection
+	if err := x.Send(bytebuf.Of(body), true); err != nil {
+		x.Outcome.Failure, x.Outcome.Side = mesh.DownstreamClosed, mesh.SideDownstream
+		x.Outcome.Flags |= mesh.FlagDC
+	}
+}
+
+// BeforeAnswer implements exchange.Downstream.
+func (st *stream) BeforeAnswer(x *exchange.Exchange) {
+	m := st.d.m
+	m.filters.Response(x, st.stopped)
+	r := &x.Response
+	if st.d.draining() {
+		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxDrainClose)
+		x.Stream.CloseAfter()
+	}
+	if r.Switched {
+		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesTotal)
+		return
+	}
+	l := &r.Header
+	switch m.cfg.ServerHeader {
+	case mesh.ServerOverwrite:
+		l.RemoveID(header.Server)
+		l.AddString("server", m.cfg.ServerName)
+	case mesh.ServerAppendIfAbsent:
+		if !l.HasID(header.Server) {
+			l.AddString("server", m.cfg.ServerName)
+		}
+	}
+	if !l.HasID(header.Date) {
+		l.AddString("date", m.clock.date())
+	}
+	if m.cfg.Via != "" {
+		l.AddString("via", m.cfg.Via)
+	}
+	if m.cfg.RequestIDInAnswer {
+		if id := x.Outcome.RequestID; len(id) > 0 {
+			l.Set("x-request-id", id)
+		}
+	}
+}
+
+// close ends the request: one Outcome, whatever came of it. It reports whether the connection can serve another.
+func (st *stream) close() (keep bool) {
+	x, d := &st.x, st.d
+	m := d.m
+	o := &x.Outcome
+	o.Duration = mono.Now() - x.Start
+	o.AnswerHeaderBytes = int64(x.Response.Header.Size())
+	keep = st.h1.Finish()
+	d.unread = !st.h1.BodyEnded()
+	d.inFlight = o.Failure != mesh.NoFailure && x.Stream.Started() && !keep || o.Failure == mesh.DownstreamClosed
+	d.byClient = o.Failure == mesh.DownstreamClosed
+	shard := x.Worker.Shard
+	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)
+	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, st.h1.Sent())
+	metrics.ObserveHTTP(m.numbers, x.Cluster, o)
+	for _, l := range m.logs {
+		l.Observe(o)
+	}
+	for _, l := range m.deps.Observers {
+		l.Observe(o)
+	}
+	st.d, st.live = nil, nil
+	x.Stream, x.Client, x.Downstream, x.Info, x.Cluster = nil, nil, nil, nil, nil
+	return keep
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package health checks hosts actively: it asks a host again and again whether it is well, over HTTP/1.1 or TCP, and
+// tells proxy/upstream, which owns the hosts and decides what their health means for the picking of a host.
+//
+// A Checker is one host and one check. Its goroutine sleeps, asks, and reports; whoever started it ends and joins it with
+// Stop. The parts:
+//
+//   - state.go is pure: what a finding does to the host's health, and how long to wait until the next check.
+//   - health.go is the shell around it: the goroutine, its time, its numbers.
+//   - conn.go is the connection, which outlives a check where the configuration says so.
+//   - http.go and tcp.go are what is said on it, and how the answer is judged.
+//
+// The semantics are those of Envoy (config.core.v3.HealthCheck, "Health checking" in its documentation); where text and
+// program differ, those of Envoy 1.40 as it runs. Hosts are not trusted: an answer is bounded in time and in bytes, and
+// none of it reaches logs or events.
+package health

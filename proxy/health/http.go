@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package health
+
+import (
+	"bufio"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/header"
+)
+
+const (
+	userAgent = "Envoy/HC"
+	// The bounds of an answer: of its head, of its body, and of all that comes, with interim answers and chunk framing.
+	maxHead = 16 << 10
+	maxBody = 64 << 10
+	maxWire = 512 << 10
+
+	// The headers that a host may answer with, from Envoy's documentation.
+	degradedHeader = "x-envoy-degraded"
+	serviceHeader  = "x-envoy-upstream-healthchecked-cluster"
+)
+
+// buildRequest returns the bytes that an HTTP check sends, each time the same; nil where they cannot be sent. left names
+// the headers that were left out because their values are made from a request, which is not there.
+func buildRequest(h *mesh.HTTPHealthCheck, t *Target) (request []byte, left []string) {
+	host := t.CheckHost
+	if host == "" {
+		host = h.Host
+	}
+	if host == "" {
+		host = t.ClusterName
+	}
+	var l header.List
+	l.AddString("host", host)
+	l.AddString("user-agent", userAgent)
+	for _, name := range h.Remove {
+		l.Remove(name)
+	}
+	for i := range h.Add {
+		if a := &h.Add[i]; !addHeader(&l, a) {
+			left = append(left, a.Name)
+		}
+	}
+	switch h.Method {
+	case fasthttp.MethodPost, fasthttp.MethodPut, fasthttp.MethodPatch:
+		if !l.Has("content-length") {
+			l.AddString("content-length", "0") // RFC 9110 section 8.6
+		}
+	}
+	if !oneLine(h.Path) || !oneLine(host) {
+		return nil, left
+	}
+	for _, value := range l.All {
+		if !oneLine(string(value)) {
+			return nil, left
+		}
+	}
+	request = append(request, h.Method+" "+h.Path+" HTTP/1.1\r\n"...)
+	return append(l.AppendHTTP1(request), "\r\n"...), left
+}
+
+// oneLine reports whether s can stand in a head without ending its line.
+func oneLine(s string) bool { return !strings.ContainsAny(s, "\r\n\x00") }
+
+// addHeader adds one header of the configuration. It reports false where the value is not a literal.
+func addHeader(l *header.List, a *mesh.HeaderAdd) bool {
+	value := ""
+	for _, part := range a.Value {
+		if part.Op != "" {
+			return false
+		}
+		value += part.Text
+	}
+	there := l.Has(a.Name)
+	switch {
+	case value == "" && !a.KeepEmpty:
+	case a.Action == mesh.HeaderAddIfAbsent && there, a.Action == mesh.HeaderOverwriteIfExists && !there:
+	case a.Action == mesh.HeaderOverwrite, a.Action == mesh.HeaderOverwriteIfExists:
+		l.SetString(a.Name, value)
+	case a.Name == "user-agent" && there:
+		l.SetString(a.Name, string(l.Get(a.Name))+","+value) // a field that Envoy holds once
+	default:
+		l.AddString(a.Name, value)
+	}
+	return true
+}
+
+// httpExchange returns the exchange of an HTTP check.
+func httpExchange(h *mesh.HTTPHealthCheck, request []byte) exchange {
+	return func(s *stream) answer {
+		if request == nil {
+			return answer{verdict: unreachable, reason: "path, host or a header has a line break"}
+		}
+		s.limit = maxWire
+		if _, err := s.Write(request); err != nil {
+			return s.failed("write")
+		}
+		return readAnswer(h, s)
+	}
+}
+
+// readAnswer reads the answer and judges it. The body is read because an answer that breaks off is none; from maxBody
+// on, enough of it has come.
+func readAnswer(h *mesh.HTTPHealthCheck, s *stream) answer {
+	r := bufio.NewReaderSize(s, maxHead)
+	resp := fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseResponse(resp)
+	resp.SkipBody = h.Method == fasthttp.MethodHead
+	err := resp.ReadLimitBody(r, maxBody)
+	large := errors.Is(err, fasthttp.ErrBodyTooLarge)
+	var head *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &head):
+		return answer{verdict: unreachable, reason: "the answer's head is too large"}
+	case err != nil && !large && s.err != nil:
+		return s.failed("read")
+	case err != nil && !large:
+		return answer{verdict: unreachable, reason: "malformed answer"}
+	}
+	isDegraded := false
+	for name := range resp.Header.All() {
+		isDegraded = isDegraded || header.EqualFold(name, degradedHeader)
+	}
+	status := resp.StatusCode()
+	a := judge(h, status, isDegraded, string(resp.Header.Peek(serviceHeader)))
+	a.keep = !large && !resp.ConnectionClose() && status != fasthttp.StatusSwitchingProtocols && r.Buffered() == 0
+	return a
+}
+
+// judge decides about an answer by its status and what its headers say.
+func judge(h *mesh.HTTPHealthCheck, status int, isDegraded bool, service string) answer {
+	expected := status == fasthttp.StatusOK
+	if len(h.Expected) > 0 {
+		expected = within(h.Expected, status)
+	}
+	switch {
+	case !expected && within(h.Retriable, status):
+		return answer{verdict: retriable, reason: "status " + strconv.Itoa(status)}
+	case !expected:
+		return answer{verdict: refused, reason: "status " + strconv.Itoa(status)}
+	case h.ServiceName != nil && !matches(h.ServiceName, service):
+		return answer{verdict: refused, reason: "the service name does not match"}
+	case isDegraded:
+		return answer{verdict: degraded}
+	}
+	return answer{verdict: passed}
+}
+
+func within(ranges []mesh.StatusRange, status int) bool {
+	for _, r := range ranges {
+		if r.Start <= status && status < r.End {
+			return true
+		}
+	}
+	return false
+}
+
+func matches(m *mesh.StringMatch, s string) bool {
+	if m.Kind == mesh.MatchRegex {
+		return m.Regex.MatchString(s)
+	}
+	want := m.Value
+	if m.IgnoreCase {
+		s, want = strings.ToLower(s), strings.ToLower(want)
+	}
+	switch m.Kind {
+	case mesh.MatchPrefix:
+		return strings.HasPrefix(s, want)
+	case mesh.MatchSuffix:
+		return strings.HasSuffix(s, want)
+	case mesh.MatchContains:
+		return strings.Contains(s, want)
+	}
+	return s == want
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"sync/atomic"
+
+	"github.com/meshtap/meshtap/circuit"
+	"github.com/meshtap/meshtap/lb"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/health"
+	"github.com/meshtap/meshtap/proxy/pool"
+)
+
+// Host is the runtime of one endpoint.
+type Host struct {
+	Address mesh.Address
+
+	cluster *Cluster
+	lbHost  *lb.Host
+	outlier *circuit.HostState
+	breaker *circuit.Breaker // nil unless each host has its own
+	http    *pool.Pool
+	tcp     *pool.Pool // of connections that carry no HTTP, none of which is ever idle
+
+	info atomic.Pointer[info]
+	// checked is what active checks say.
+	checked atomic.Uint32
+	numbers hostNumbers
+
+	// The rest is guarded by the cluster's mu.
+	check *health.Checker // nil where there is none
+	// gone says that discovery has removed the host, and it stays only because its checks pass.
+	gone bool
+	// used is when an original-destination host was picked last (mono).
+	used atomic.Int64
+}
+
+// info is what discovery says of a host.
+type info struct {
+	endpoint mesh.Endpoint
+	group    mesh.LocalityGroup
+}
+
+// hostNumbers are what /clusters tells of a host.
+type hostNumbers struct {
+	total, success, errors atomic.Int64
+}
+
+// What active checks say of a host.
+const (
+	unchecked uint32 = iota // there are none
+	checkPending
+	checkPassed
+	checkDegraded
+	checkFailed
+)
+
+// Endpoint returns what discovery says of the host.
+func (h *Host) Endpoint() *mesh.Endpoint { return &h.info.Load().endpoint }
+
+// Group returns the host's locality, priority and locality weight.
+func (h *Host) Group() mesh.LocalityGroup { return h.info.Load().group }
+
+// Cluster returns the host's cluster.
+func (h *Host) Cluster() *Cluster { return h.cluster }
+
+// HTTP returns the pool of the host's HTTP connections, TCP that of the others.
+func (h *Host) HTTP() *pool.Pool { return h.http }
+
+// TCP returns the pool that connects for what is not HTTP.
+func (h *Host) TCP() *pool.Pool { return h.tcp }
+
+// Active returns the number of requests in flight.
+func (h *Host) Active() int64 { return h.lbHost.Active.Load() }
+
+// Health returns the host's health for load balancing, all sources taken together.
+func (h *Host) Health() lb.Health {
+	if h.outlier.Ejected() {
+		return lb.Unhealthy
+	}
+	switch h.checked.Load() {
+	case checkPending, checkFailed:
+		return lb.Unhealthy
+	case checkDegraded:
+		if h.Endpoint().Health <= mesh.HealthHealthy {
+			return lb.Degraded
+		}
+	}
+	switch h.Endpoint().Health {
+	case mesh.HealthUnhealthy, mesh.HealthDraining, mesh.HealthTimeout:
+		return lb.Unhealthy
+	case mesh.HealthDegraded:
+		return lb.Degraded
+	}
+	return lb.Healthy
+}
+
+// View is what a person can see of a host.
+type View struct {
+	Address  mesh.Address
+	Endpoint *mesh.Endpoint
+	Group    mesh.LocalityGroup
+	Health   lb.Health
+	// Ejected, FailedCheck and PendingCheck say why a host is not healthy, as Envoy's health flags do.
+	Ejected, FailedCheck, PendingCheck bool
+	Connections                        int
+	Active, Total, Success, Errors     int64
+	Circuit                            *circuit.View
+}
+
+// View returns what the host looks like at now (mono).
+func (h *Host) View(now int64) View {
+	v := View{
+		Address: h.Address, Endpoint: h.Endpoint(), Group: h.Group(), Health: h.Health(),
+		Ejected:      h.outlier.Ejected(),
+		FailedCheck:  h.checked.Load() == checkFailed,
+		PendingCheck: h.checked.Load() == checkPending,
+		Connections:  h.http.Open() + h.tcp.Open(),
+		Active:       h.Active(),
+		Total:        h.numbers.total.Load(), Success: h.numbers.success.Load(), Errors: h.numbers.errors.Load(),
+	}
+	if h.breaker != nil {
+		b := h.breaker.View(now)
+		v.Circuit = &b
+	}
+	return v
+}
+
+func (h *Host) drain() {
+	h.http.Drain()
+	h.tcp.Drain()
+}
