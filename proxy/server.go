@@ -46,6 +46,12 @@ type Config struct {
 	Hostname string
 }
 
+// Logs are access logs. Close gives back what they hold.
+type Logs interface {
+	mesh.Observer
+	Close()
+}
+
 // Deps are what a server needs of the process.
 type Deps struct {
 	Log      *zap.Logger
@@ -57,8 +63,8 @@ type Deps struct {
 	ListenerFilters map[string]inspect.Build
 	HTTPFilters     map[string]filter.Builder
 	Policies        map[string]lb.Builder
-	// Logs builds an access logger.
-	Logs func(*mesh.AccessLog) (mesh.Observer, error)
+	// Logs builds access logs.
+	Logs func([]mesh.AccessLog) (Logs, error)
 }
 
 // Server is the data plane.
@@ -111,12 +117,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.live.Store(&live{})
 	http := &downstream.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() downstream.Live { return s.live.Load() },
-		Filters: deps.HTTPFilters, Logs: deps.Logs, Observers: deps.Observers, Env: &format.Env{Hostname: cfg.Hostname},
+		Filters: deps.HTTPFilters, Observers: deps.Observers, Env: &format.Env{Hostname: cfg.Hostname},
 	}
 	l4 := &tcp.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() tcp.Live { return s.live.Load() },
-		Logs: deps.Logs, Observers: deps.Observers,
+		Observers: deps.Observers,
 	}
+	http.Logs = func(l []mesh.AccessLog) (downstream.Logs, error) { return deps.Logs(l) }
+	l4.Logs = func(l []mesh.AccessLog) (tcp.Logs, error) { return deps.Logs(l) }
 	s.listeners, err = listener.New(listener.Config{
 		Engine: engine, Filters: deps.ListenerFilters, Stats: deps.Stats, Log: deps.Log,
 		MaxConnections: cfg.MaxConnections, DrainTime: cfg.DrainTime,
@@ -145,15 +153,11 @@ func New(cfg Config, deps Deps) (*Server, error) {
 
 // listenerObserver makes what is told of connections that no filter chain took.
 func (s *Server) listenerObserver(l *mesh.Listener) (mesh.Observer, error) {
-	var all observers
-	for i := range l.AccessLogs {
-		log, err := s.deps.Logs(&l.AccessLogs[i])
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, log)
+	logs, err := s.deps.Logs(l.AccessLogs)
+	if err != nil {
+		return nil, err
 	}
-	return append(all, s.deps.Observers...), nil
+	return append(observers{logs}, s.deps.Observers...), nil
 }
 
 type observers []mesh.Observer

@@ -45,15 +45,21 @@ type Table struct {
 	Routes *route.Table
 }
 
+// Logs are access logs. Close gives back what they hold.
+type Logs interface {
+	mesh.Observer
+	Close()
+}
+
 // Deps are what connection managers need of the process.
 type Deps struct {
 	Log   *zap.Logger
 	Stats *stats.Registry
 	// Live returns the state of the moment.
 	Live func() Live
-	// Filters are the building side of the HTTP filters, by type URL. Logs builds an access logger.
+	// Filters are the building side of the HTTP filters, by type URL. Logs builds access logs.
 	Filters map[string]filter.Builder
-	Logs    func(*mesh.AccessLog) (mesh.Observer, error)
+	Logs    func([]mesh.AccessLog) (Logs, error)
 	// Observers are told of every outcome, behind the metrics and the access logs.
 	Observers []mesh.Observer
 	Env       *format.Env
@@ -68,7 +74,7 @@ type Manager struct {
 
 	filters  filter.Chain
 	router   *forward.Router
-	logs     []mesh.Observer
+	logs     Logs
 	numbers  *metrics.HTTP
 	limits   h1.Limits
 	inline   *Table // nil where the table has a name
@@ -109,13 +115,11 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 		}
 		m.filters = append(m.filters, made)
 	}
-	for i := range cfg.AccessLogs {
-		log, err := deps.Logs(&cfg.AccessLogs[i])
-		if err != nil {
-			return nil, fmt.Errorf("access log: %w", err)
-		}
-		m.logs = append(m.logs, log)
+	logs, err := deps.Logs(cfg.AccessLogs)
+	if err != nil {
+		return nil, err
 	}
+	m.logs = logs
 	if cfg.Routes != nil {
 		t, err := route.Compile(cfg.Routes)
 		if err != nil {
@@ -149,6 +153,7 @@ func (m *Manager) Retire() {
 // Release implements the listener's Retirer.
 func (m *Manager) Release() {
 	m.pinned.Store(nil)
+	m.logs.Close()
 	m.numbers.Release()
 }
 

@@ -189,9 +189,7 @@ func (st *stream) close() (keep bool) {
 	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)
 	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, st.h1.Sent())
 	metrics.ObserveHTTP(m.numbers, x.Cluster, o)
-	for _, l := range m.logs {
-		l.Observe(o)
-	}
+	m.logs.Observe(o)
 	for _, l := range m.deps.Observers {
 		l.Observe(o)
 	}

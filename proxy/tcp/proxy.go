@@ -10,7 +10,6 @@ package tcp
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"runtime/debug"
@@ -36,12 +35,18 @@ type Live interface {
 	Versions() mesh.Versions
 }
 
+// Logs are access logs. Close gives back what they hold.
+type Logs interface {
+	mesh.Observer
+	Close()
+}
+
 // Deps are what TCP proxies need of the process.
 type Deps struct {
 	Log   *zap.Logger
 	Stats *stats.Registry
 	Live  func() Live
-	Logs  func(*mesh.AccessLog) (mesh.Observer, error)
+	Logs  func([]mesh.AccessLog) (Logs, error)
 	// Observers are told of every outcome, behind the metrics and the access logs.
 	Observers []mesh.Observer
 }
@@ -53,7 +58,7 @@ type Proxy struct {
 	chain    *mesh.FilterChain
 	deps     *Deps
 	numbers  *metrics.TCP
-	logs     []mesh.Observer
+	logs     Logs
 	weight   uint64
 }
 
@@ -63,13 +68,11 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Proxy, error) {
 	for i := range p.cfg.Clusters {
 		p.weight += uint64(p.cfg.Clusters[i].Weight)
 	}
-	for i := range p.cfg.AccessLogs {
-		log, err := deps.Logs(&p.cfg.AccessLogs[i])
-		if err != nil {
-			return nil, fmt.Errorf("access log: %w", err)
-		}
-		p.logs = append(p.logs, log)
+	logs, err := deps.Logs(p.cfg.AccessLogs)
+	if err != nil {
+		return nil, err
 	}
+	p.logs = logs
 	return p, nil
 }
 
@@ -77,7 +80,10 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Proxy, error) {
 func (p *Proxy) Retire() {}
 
 // Release implements the listener's Retirer.
-func (p *Proxy) Release() { p.numbers.Release() }
+func (p *Proxy) Release() {
+	p.logs.Close()
+	p.numbers.Release()
+}
 
 // ToOriginalDst reports whether connections may go to where they were going.
 func (p *Proxy) ToOriginalDst() bool {
@@ -442,9 +448,7 @@ func (t *conn) finish(w *socket.Worker) {
 		numbers = t.cluster.Stats
 	}
 	metrics.ObserveTCP(t.p.numbers, numbers, o)
-	for _, l := range t.p.logs {
-		l.Observe(o)
-	}
+	t.p.logs.Observe(o)
 	for _, l := range t.p.deps.Observers {
 		l.Observe(o)
 	}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package app puts the proxy together: it reads the bootstrap, gives each room what it needs of the others, runs them and
+// ends them in order. It is the only package that knows xds, proxy and eventtap at once.
+//
+//	bootstrap -> tap -> server (proxy) -> manager (xds) -> admin -> signals
+//
+// Nothing here is on the path of a request.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/discovery/dns"
+	"github.com/meshtap/meshtap/eventtap"
+	"github.com/meshtap/meshtap/eventtap/hub"
+	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/internal/version"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy"
+	"github.com/meshtap/meshtap/proxy/accesslog"
+	"github.com/meshtap/meshtap/proxy/admin"
+	"github.com/meshtap/meshtap/proxy/format"
+	"github.com/meshtap/meshtap/proxy/listener"
+	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/xds"
+	"github.com/meshtap/meshtap/xds/ads"
+	"github.com/meshtap/meshtap/xds/bootstrap"
+	"github.com/meshtap/meshtap/xds/dump"
+	"github.com/meshtap/meshtap/xds/resource"
+)
+
+// Options are what the command line says.
+type Options struct {
+	Bootstrap bootstrap.Options
+	// Admin is where the administration interface listens where the bootstrap names no address; the zero value leaves it out.
+	Admin mesh.Address
+	// AdminAddressPath is a file to write the address of the administration interface to; "" writes none.
+	AdminAddressPath string
+	// DrainTime is how long connections may go on after the first SIGTERM, and those of a removed listener.
+	DrainTime time.Duration
+	// Quiet is how long there must be no connection before a drain ends early.
+	Quiet time.Duration
+	// KeepOnEmpty keeps the last configuration when one response would remove all of a type.
+	KeepOnEmpty bool
+	// NoTap leaves the event tap out where the bootstrap does not configure one.
+	NoTap bool
+	// Info is what /server_info says of the command line.
+	Info admin.CommandLineOptions
+	// RestartEpoch is what --restart-epoch says.
+	RestartEpoch int
+}
+
+// App is a running proxy.
+type App struct {
+	opt   Options
+	cfg   *bootstrap.Config
+	ext   *Extensions
+	log   *zap.Logger
+	level *zap.AtomicLevel
+
+	stats   *stats.Registry
+	numbers *metrics.Server
+	files   *accesslog.Files
+	hub     *hub.Hub
+	tap     *eventtap.Tap // nil where there is none
+	server  *proxy.Server
+	manager *xds.Manager
+	admin   *admin.Server // nil where there is none
+	secret  *dump.Redactor
+
+	started  time.Time
+	unwell   atomic.Bool // /healthcheck/fail
+	draining atomic.Bool
+	quit     chan string   // one place: the reason to end
+	ending   chan struct{} // closed when Run ends
+	wg       sync.WaitGroup
+}
+
+// ConfigError is an error of the bootstrap: what is wrong is in its text, line by line.
+type ConfigError struct{ error }
+
+// Unwrap returns the cause.
+func (e ConfigError) Unwrap() error { return e.error }
+
+// New reads the bootstrap and puts the proxy together, without serving anything yet. log writes at level, which can be
+// changed while it runs.
+func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
+	a := &App{opt: opt, log: log, level: level, started: time.Now(), quit: make(chan string, 1), ending: make(chan struct{})}
+	a.ext = NewExtensions(os.Stdout)
+	opt.Bootstrap.Parsers = a.ext.Parsers()
+	var err error
+	if a.cfg, err = bootstrap.Load(opt.Bootstrap); err != nil {
+		return nil, ConfigError{err}
+	}
+	for _, w := range a.cfg.Warnings {
+		log.Warn("bootstrap", zap.String("file", w.File), zap.Int("line", w.Line), zap.String("path", w.Path), zap.String("what", w.Message))
+	}
+	a.stats = stats.NewRegistry(stats.Options{})
+	a.numbers = metrics.NewServer(a.stats, func() time.Duration { return time.Since(a.started) })
+	a.numbers.Set(metrics.ServerConcurrency, int64(runtime.GOMAXPROCS(0)))
+	a.numbers.Set(metrics.ServerHotRestartEpoch, int64(opt.RestartEpoch))
+	a.setState(admin.PreInitializing)
+	a.files = accesslog.NewFiles(accesslog.Options{Logger: log})
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return nil, err
+	}
+	a.secret = dump.NewRedactor(key)
+	if err := a.makeTap(); err != nil {
+		return nil, ConfigError{err}
+	}
+	if err := a.makeServer(); err != nil {
+		return nil, err
+	}
+	if err := a.makeManager(); err != nil {
+		return nil, ConfigError{err}
+	}
+	a.makeAdmin()
+	return a, nil
+}
+
+// makeTap makes the event tap of the bootstrap's extension, or one with nothing but the hub.
+func (a *App) makeTap() error {
+	cfg := eventtap.Config{Memory: eventtap.DefaultMemory}
+	found := false
+	for _, e := range a.cfg.Extensions {
+		if c, ok := e.Config.(eventtap.Config); ok {
+			if found {
+				return errors.New("bootstrap_extensions: there may be one event tap, with several sinks")
+			}
+			cfg, found = c, true
+		}
+	}
+	if !found && a.opt.NoTap {
+		return nil
+	}
+	a.hub = hub.New(cfg.HubBytes())
+	var err error
+	a.tap, err = eventtap.New(cfg, eventtap.Deps{
+		Log: a.log.Named("tap"), Stats: a.stats, Node: a.cfg.Node, Random: rand.Reader,
+		Builders: registry.Builders(a.ext.Sinks), Local: []eventtap.LocalSink{{Name: "hub", Sink: a.hub}},
+	})
+	return err
+}
+
+// Notify implements mesh.Notifier: what the rooms have to tell goes to the log and to the tap.
+func (a *App) Notify(n *mesh.Notice) {
+	logNotice(a.log, n)
+	if a.tap != nil {
+		a.tap.Notify(n)
+	}
+}
+
+func (a *App) makeServer() error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // %HOSTNAME% is unset then
+	}
+	env := &format.Env{Hostname: host}
+	loggers := registry.Builders(a.ext.AccessLogs)
+	deps := proxy.Deps{
+		Log: a.log.Named("proxy"), Stats: a.stats, Notifier: a,
+		ListenerFilters: registry.Builders(a.ext.ListenerFilters),
+		HTTPFilters:     registry.Builders(a.ext.HTTPFilters),
+		Policies:        registry.Builders(a.ext.Policies),
+		Logs: func(l []mesh.AccessLog) (proxy.Logs, error) {
+			return accesslog.New(l, loggers, accesslog.Deps{Files: a.files, Env: env})
+		},
+	}
+	if a.tap != nil {
+		deps.Observers = append(deps.Observers, a.tap)
+	}
+	a.server, err = proxy.New(proxy.Config{
+		MaxConnections: a.cfg.Connections, DrainTime: a.opt.DrainTime, Hostname: host,
+	}, deps)
+	if err != nil {
+		return err
+	}
+	a.numbers.SetFunc(metrics.ServerTotalConnections, a.server.Connections)
+	return nil
+}
+
+func (a *App) makeManager() error {
+	cfg := xds.FromBootstrap(a.cfg)
+	cfg.KeepOnEmpty = a.opt.KeepOnEmpty
+	log := a.log.Named("xds")
+	deps := xds.Deps{
+		Log: log, Decoder: resource.New(a.cfg.Resource), DNS: dns.New(dns.Config{}, log.Named("dns")),
+		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Notifier: a, Stats: a.stats,
+	}
+	stream, dynamic, err := xds.StreamConfig(a.cfg)
+	if err != nil {
+		return err
+	}
+	if dynamic {
+		deps.Stream = ads.New(stream, log)
+	}
+	a.manager = xds.New(cfg, deps)
+	return nil
+}
+
+// Run serves until ctx ends, a signal asks for the end, or something cannot go on. It returns nil after an orderly end.
+func (a *App) Run(ctx context.Context) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		close(a.ending)
+		cancel()
+		a.wg.Wait()
+		a.close()
+	}()
+	if a.admin != nil {
+		if err := a.startAdmin(ctx); err != nil {
+			return err
+		}
+	}
+	a.setState(admin.Initializing)
+	ended := make(chan error, 1)
+	a.wg.Go(func() { ended <- a.manager.Run(ctx) })
+	return a.wait(ctx, signals, ended)
+}
+
+// wait is the life of the process between its start and its end.
+func (a *App) wait(ctx context.Context, signals <-chan os.Signal, ended <-chan error) error {
+	ready := a.manager.Ready()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			a.live()
+		case err := <-ended:
+			if err == nil {
+				err = errors.New("the configuration manager has stopped")
+			}
+			return err
+		case s := <-signals:
+			switch s {
+			case syscall.SIGUSR1:
+				a.reopen()
+			case syscall.SIGHUP:
+				a.log.Warn("SIGHUP is ignored: the bootstrap is read at the start only")
+			default:
+				a.drain(ctx, signals, s.String())
+				return nil
+			}
+		case reason := <-a.quit:
+			a.log.Info("ending", zap.String("reason", reason))
+			return nil
+		case <-ctx.Done():
+			a.drain(context.WithoutCancel(ctx), signals, "cancelled")
+			return nil
+		}
+	}
+}
+
+// live is called once everything that the start waits for is in force.
+func (a *App) live() {
+	a.setState(admin.Live)
+	a.numbers.Observe(0, metrics.ServerInitializationTime, int64(time.Since(a.started)))
+	a.Notify(&mesh.Notice{Kind: mesh.NoticeStart, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
+		Version: version.Get().String(), Reason: "initialized",
+	}})
+}
+
+// drain lets clients leave while it goes on accepting, and returns when none is left, the drain time is over, or another
+// signal comes.
+func (a *App) drain(ctx context.Context, signals <-chan os.Signal, why string) {
+	a.draining.Store(true)
+	a.setState(admin.Draining)
+	a.Notify(&mesh.Notice{Kind: mesh.NoticeDrain, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
+		Version: version.Get().String(), Reason: why, Connections: a.server.Connections(),
+	}})
+	ctx, cancel := context.WithTimeout(ctx, a.opt.DrainTime)
+	defer cancel()
+	done := make(chan int64, 1)
+	a.wg.Go(func() { done <- a.server.Drain(ctx, listener.All, a.opt.Quiet) })
+	for {
+		select {
+		case left := <-done:
+			a.log.Info("drained", zap.Int64("connections_left", left))
+			return
+		case s := <-signals:
+			if s == syscall.SIGTERM || s == syscall.SIGINT {
+				a.log.Warn("a second signal: ending at once")
+				return
+			}
+		case reason := <-a.quit:
+			a.log.Info("ending", zap.String("reason", reason))
+			return
+		}
+	}
+}
+
+// flushTime bounds the end of the tap: what its sinks have not taken by then is counted as dropped.
+const flushTime = 5 * time.Second
+
+// close ends everything, the sources of events before the tap.
+func (a *App) close() {
+	a.server.Close()
+	a.Notify(&mesh.Notice{Kind: mesh.NoticeStop, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
+		Version: version.Get().String(),
+	}})
+	if a.tap != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+		defer cancel()
+		if err := a.tap.Close(ctx); err != nil {
+			a.log.Warn("the event tap did not deliver everything", zap.Error(err))
+		}
+	}
+	if a.admin != nil {
+		a.admin.Close()
+	}
+	a.files.Close()
+}
+
+func (a *App) reopen() {
+	if err := a.files.Reopen(); err != nil {
+		a.log.Warn("an access log could not be reopened; the old file is used on", zap.Error(err))
+	}
+}
+
+func (a *App) setState(s admin.State) {
+	a.numbers.Set(metrics.ServerState, int64(s))
+	live := int64(1)
+	if s == admin.Draining {
+		live = 0
+	}
+	a.numbers.Set(metrics.ServerLive, live)
+}
+
+// endWith asks Run to end.
+func (a *App) endWith(reason string) {
+	select {
+	case a.quit <- reason:
+	default:
+	}
+}
+
+func logNotice(log *zap.Logger, n *mesh.Notice) {
+	f := []zap.Field{zap.String("cluster", n.Cluster)}
+	if n.Host != (mesh.Address{}) {
+		f = append(f, zap.Stringer("host", n.Host))
+	}
+	switch {
+	case n.Circuit != nil:
+		log.Warn("circuit", append(f, zap.Stringer("from", n.Circuit.From), zap.Stringer("to", n.Circuit.To), zap.String("reason", n.Circuit.Reason))...)
+	case n.Ejection != nil:
+		log.Info("outlier", append(f, zap.Bool("ejected", n.Ejection.Ejected), zap.String("reason", n.Ejection.Reason), zap.Bool("enforced", n.Ejection.Enforced))...)
+	case n.Health != nil:
+		log.Info("health", append(f, zap.String("source", n.Health.Source), zap.String("to", healthNames[n.Health.To]), zap.String("reason", n.Health.Reason))...)
+	case n.Lifecycle != nil:
+		log.Info([...]string{mesh.NoticeStart: "started", mesh.NoticeDrain: "draining", mesh.NoticeStop: "stopped"}[n.Kind],
+			zap.String("reason", n.Lifecycle.Reason), zap.Int64("connections", n.Lifecycle.Connections))
+	}
+	// What became of configuration is logged by xds itself.
+}
+
+var healthNames = [...]string{"unknown", "healthy", "unhealthy", "draining", "timeout", "degraded"}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"io"
+
+	"github.com/meshtap/meshtap/eventtap"
+	"github.com/meshtap/meshtap/eventtap/sink/file"
+	"github.com/meshtap/meshtap/eventtap/sink/nats"
+	"github.com/meshtap/meshtap/eventtap/sink/stdout"
+	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/lb"
+	"github.com/meshtap/meshtap/proxy/accesslog"
+	"github.com/meshtap/meshtap/proxy/filter"
+	"github.com/meshtap/meshtap/proxy/inspect"
+)
+
+// Extensions is THE table: every extension that this program knows, each row with the side that reads its configuration
+// and the side that makes something of it. Nothing registers itself; what is not here does not exist, and a configuration
+// that names it is refused with the list of what there is.
+type Extensions struct {
+	ListenerFilters []registry.Row[inspect.Build]
+	HTTPFilters     []registry.Row[filter.Builder]
+	Policies        []registry.Row[lb.Builder]
+	AccessLogs      []registry.Row[accesslog.Builder]
+	Sinks           []eventtap.SinkRow
+	Tap             []registry.Row[eventtap.Builder]
+	// Core are those that are nouns of the configuration itself: xds/resource reads them, and the rooms of proxy are
+	// built around them.
+	Core []registry.Info
+}
+
+// NewExtensions returns the table. out is where events go that are to go to standard output.
+func NewExtensions(out io.Writer) *Extensions {
+	e := &Extensions{
+		ListenerFilters: inspect.Rows(),
+		HTTPFilters:     nil, // the router is a Core row
+		Policies:        lb.Rows(),
+		AccessLogs:      accesslog.Rows(),
+		Core:            core(),
+	}
+	e.Sinks = append(e.Sinks, stdout.Rows(out)...)
+	e.Sinks = append(e.Sinks, file.Rows()...)
+	e.Sinks = append(e.Sinks, nats.Rows()...)
+	e.Tap = eventtap.Rows(e.Sinks)
+	return e
+}
+
+// Parsers returns the reading side of the table, for xds.
+func (e *Extensions) Parsers() *registry.Parsers {
+	p := registry.NewParsers()
+	registry.AddAll(p, e.ListenerFilters)
+	registry.AddAll(p, e.HTTPFilters)
+	registry.AddAll(p, e.Policies)
+	registry.AddAll(p, e.AccessLogs)
+	registry.AddAll(p, e.Tap)
+	return p
+}
+
+// All returns what there is to say about every extension, for documents and /server_info.
+func (e *Extensions) All() []registry.Info {
+	var out []registry.Info
+	out = append(out, e.Core...)
+	out = appendInfos(out, e.ListenerFilters)
+	out = appendInfos(out, e.HTTPFilters)
+	out = appendInfos(out, e.Policies)
+	out = appendInfos(out, e.AccessLogs)
+	out = appendInfos(out, e.Tap)
+	return appendInfos(out, e.Sinks)
+}
+
+func appendInfos[B any](out []registry.Info, rows []registry.Row[B]) []registry.Info {
+	for _, r := range rows {
+		out = append(out, r.Info)
+	}
+	return out
+}
+
+func core() []registry.Info {
+	row := func(c registry.Category, name, posture string, types ...string) registry.Info {
+		return registry.Info{Category: c, Name: name, TypeURLs: types, Status: registry.Stable, Posture: posture}
+	}
+	const any, both = "data-plane-agnostic", "untrusted"
+	return []registry.Info{
+		row(registry.NetworkFilter, "envoy.filters.network.http_connection_manager", both, "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+		row(registry.NetworkFilter, "envoy.filters.network.tcp_proxy", both, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
+		row(registry.HTTPFilter, "envoy.filters.http.router", both, "envoy.extensions.filters.http.router.v3.Router"),
+		row(registry.TransportSocket, "envoy.transport_sockets.raw_buffer", both, "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+		row(registry.UpstreamOptions, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", any, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+		row(registry.RetryPredicate, "envoy.retry_host_predicates.previous_hosts", any, "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+		row(registry.RequestID, "envoy.request_id.uuid", any, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"),
+		row(registry.ClusterMetadata, "io.meshtap.breaker", any, "meshtap.breaker.v1.Breaker"),
+		row(registry.HTTPFilter, "io.meshtap.fallback", any, "meshtap.fallback.v1.Fallback"),
+	}
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/meshtap/meshtap/circuit"
+	"github.com/meshtap/meshtap/eventtap/hub"
+	"github.com/meshtap/meshtap/internal/mono"
+	"github.com/meshtap/meshtap/internal/version"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/admin"
+	"github.com/meshtap/meshtap/proxy/listener"
+	"github.com/meshtap/meshtap/proxy/upstream"
+	"github.com/meshtap/meshtap/xds"
+	"github.com/meshtap/meshtap/xds/dump"
+	"github.com/meshtap/meshtap/xds/graph"
+)
+
+// makeAdmin makes the administration server; it listens in Run.
+func (a *App) makeAdmin() {
+	addr, mode, exposed := a.cfg.Admin.Address, a.cfg.Admin.Mode, true
+	if addr == (mesh.Address{}) {
+		addr, exposed = a.opt.Admin, false
+	}
+	if addr == (mesh.Address{}) {
+		return
+	}
+	v := admin.Views{
+		Ready: a.ready, ServerInfo: a.serverInfo, Clusters: a.clusters, Listeners: a.listeners,
+		ConfigDump: a.configDump, InitDump: a.initDump, Runtime: func() *admin.Runtime { return &admin.Runtime{} },
+		Loggers: a.loggers, SetLogger: a.setLogger,
+		DrainListeners: a.drainListeners, HealthCheck: a.unwell.Store, ReopenLogs: a.files.Reopen,
+		Quit: func() { a.endWith("quitquitquit") }, Circuits: a.circuits, XDS: a.xds,
+	}
+	if a.hub != nil {
+		v.Events = a.events
+	}
+	a.admin = admin.New(admin.Config{Address: addr, Mode: mode, Exposed: exposed}, v, admin.Deps{Stats: a.stats, Log: a.log.Named("admin")})
+}
+
+func (a *App) startAdmin(ctx context.Context) error {
+	if err := a.admin.Start(ctx); err != nil {
+		return err
+	}
+	at := a.admin.Addr().String()
+	a.log.Info("administration interface", zap.String("address", at))
+	if path := a.opt.AdminAddressPath; path != "" {
+		if err := os.WriteFile(path, []byte(at), 0o644); err != nil {
+			return fmt.Errorf("--admin-address-path: %w", err)
+		}
+	}
+	return nil
+}
+
+// ask is how long a view waits for the configuration manager.
+const ask = 2 * time.Second
+
+func (a *App) status() (xds.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ask)
+	defer cancel()
+	return a.manager.Status(ctx)
+}
+
+func (a *App) ready() (admin.State, []string) {
+	if a.draining.Load() || a.unwell.Load() {
+		return admin.Draining, nil
+	}
+	s, err := a.status()
+	switch {
+	case err != nil:
+		return admin.PreInitializing, []string{"the configuration manager"}
+	case s.Ready:
+		return admin.Live, nil
+	}
+	var waiting []string
+	for _, w := range s.Warming {
+		waiting = append(waiting, fmt.Sprintf("%s %q for %s", w.Kind, w.Name, strings.Join(w.For, ", ")))
+	}
+	for _, t := range s.Types {
+		if t.Asked && !t.Responded {
+			waiting = append(waiting, fmt.Sprintf("the control plane's first %s response", t.Kind))
+		}
+	}
+	return admin.Initializing, waiting
+}
+
+func (a *App) initDump() []admin.Unready {
+	s, err := a.status()
+	if err != nil || s.Ready {
+		return nil
+	}
+	var out []admin.Unready
+	for _, w := range s.Warming {
+		out = append(out, admin.Unready{Name: fmt.Sprintf("%s %s", w.Kind, w.Name), Targets: w.For})
+	}
+	return out
+}
+
+func (a *App) serverInfo() *admin.ServerInfo {
+	state, _ := a.ready()
+	info := &admin.ServerInfo{
+		Version: version.Get().String(), State: state, Uptime: time.Since(a.started), Options: a.opt.Info,
+		Node: admin.Node{
+			ID: a.cfg.Node.ID, Cluster: a.cfg.Node.Cluster, Locality: admin.Locality(a.cfg.Node.Locality),
+			Metadata: a.cfg.NodeProto.GetMetadata().AsMap(), UserAgent: a.cfg.NodeProto.GetUserAgentName(),
+		},
+	}
+	for _, e := range a.ext.All() {
+		info.Node.Extensions = append(info.Node.Extensions, admin.Extension{Name: e.Name, Category: string(e.Category), TypeURLs: e.TypeURLs})
+	}
+	return info
+}
+
+func (a *App) clusters() iter.Seq[*admin.Cluster] {
+	return func(yield func(*admin.Cluster) bool) {
+		for _, c := range a.server.Clusters() {
+			out := &admin.Cluster{
+				Name: c.Config.Name, StatName: c.Config.StatName, AddedViaAPI: !c.Config.Static,
+				Limits: c.Config.Limits, Outlier: c.Config.Outlier != nil,
+			}
+			for _, h := range c.Hosts() {
+				out.Hosts = append(out.Hosts, hostView(h))
+			}
+			if !yield(out) {
+				return
+			}
+		}
+	}
+}
+
+func hostView(h *upstream.Host) admin.Host {
+	v := h.View(mono.Now())
+	return admin.Host{
+		Address: v.Address, Hostname: v.Endpoint.Hostname,
+		RqTotal: uint64(v.Total), RqSuccess: uint64(v.Success), RqError: uint64(v.Errors),
+		CxActive: int64(v.Connections), RqActive: v.Active,
+		Discovered: v.Endpoint.Health, FailedCheck: v.FailedCheck || v.PendingCheck, Ejected: v.Ejected,
+		Weight: v.Endpoint.Weight, Priority: v.Group.Priority, Locality: v.Group.Locality, Canary: v.Endpoint.Canary,
+	}
+}
+
+func (a *App) listeners() []admin.Listener {
+	var out []admin.Listener
+	for _, s := range a.server.Listeners() {
+		l := admin.Listener{Name: s.Listener.Name, Addresses: []mesh.Address{s.Bound}}
+		if s.Bound == (mesh.Address{}) {
+			l.Addresses = []mesh.Address{s.Listener.Address}
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func (a *App) configDump(q admin.DumpQuery) (func(io.Writer) error, error) {
+	if q.Mask != "" {
+		return nil, &admin.Error{Status: 400, Msg: "mask is not supported; use resource= and name_regex="}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), ask)
+	defer cancel()
+	in, err := a.manager.Dump(ctx)
+	if err != nil {
+		return nil, &admin.Error{Status: 503, Msg: "the configuration manager does not answer: " + err.Error()}
+	}
+	in.Bootstrap, in.Started = a.cfg.Bootstrap, a.started
+	return func(w io.Writer) error {
+		b, err := dump.Render(in, dump.Options{Endpoints: q.EDS, Name: q.Name, Part: q.Resource, Redactor: a.secret})
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(b)
+		return err
+	}, nil
+}
+
+func (a *App) loggers() []admin.Logger {
+	return []admin.Logger{{Name: "meshtap", Level: levelName(a.level.Level())}}
+}
+
+func (a *App) setLogger(_, level string) { a.level.SetLevel(Level(level)) }
+
+// Level returns zap's level for one of Envoy's, info for what is not known.
+func Level(name string) zapcore.Level {
+	switch name {
+	case "trace", "debug":
+		return zap.DebugLevel
+	case "warning", "warn":
+		return zap.WarnLevel
+	case "error":
+		return zap.ErrorLevel
+	case "critical":
+		return zap.DPanicLevel
+	case "off":
+		return zap.FatalLevel
+	}
+	return zap.InfoLevel
+}
+
+func levelName(l zapcore.Level) string {
+	switch l {
+	case zap.DebugLevel:
+		return "debug"
+	case zap.WarnLevel:
+		return "warning"
+	case zap.ErrorLevel:
+		return "error"
+	case zap.DPanicLevel:
+		return "critical"
+	case zap.FatalLevel:
+		return "off"
+	}
+	return "info"
+}
+
+// drainListeners begins what /drain_listeners asks for.
+func (a *App) drainListeners(o admin.DrainOptions) error {
+	scope := listener.Scope(listener.All)
+	if o.InboundOnly {
+		scope = listener.InboundOnly
+	}
+	if o.Graceful {
+		a.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), a.opt.DrainTime)
+			defer cancel()
+			a.wg.Go(func() {
+				select {
+				case <-a.ending:
+					cancel()
+				case <-ctx.Done():
+				}
+			})
+			a.server.Drain(ctx, scope, a.opt.Quiet)
+			if !o.SkipExit {
+				a.server.StopAccepting(scope)
+			}
+		})
+		return nil
+	}
+	a.server.StopAccepting(scope)
+	return nil
+}
+
+func (a *App) events(v url.Values) (func(ctx context.Context, w io.Writer) error, error) {
+	q, err := hub.ParseQuery(v.Get)
+	if err != nil {
+		return nil, &admin.Error{Status: 400, Msg: err.Error()}
+	}
+	return func(ctx context.Context, w io.Writer) error {
+		return a.hub.ServeStream(ctx, w, func() error { return nil }, q)
+	}, nil
+}
+
+func (a *App) circuits() []admin.Circuit {
+	now := mono.Now()
+	var out []admin.Circuit
+	for _, c := range a.server.Clusters() {
+		if b := c.Breaker(); b != nil {
+			out = append(out, circuitView(c.Config.Name, "", b.View(now)))
+		}
+		for _, h := range c.Hosts() {
+			if v := h.View(now); v.Circuit != nil {
+				out = append(out, circuitView(c.Config.Name, v.Address.String(), *v.Circuit))
+			}
+		}
+	}
+	return out
+}
+
+func circuitView(cluster, host string, v circuit.View) admin.Circuit {
+	c := admin.Circuit{
+		Cluster: cluster, Host: host, State: v.State.String(), Reason: v.Reason,
+		Requests: v.Requests, Failures: v.Failures, Slow: v.Slow,
+	}
+	if v.Reason != "" {
+		c.Since = mono.Time(v.Since)
+	}
+	if v.State == mesh.CircuitIsOpen {
+		c.NextProbe = mono.Time(v.Until)
+	}
+	return c
+}
+
+func (a *App) xds() *admin.XDS {
+	s, err := a.status()
+	if err != nil {
+		return &admin.XDS{}
+	}
+	out := &admin.XDS{ControlPlane: s.ControlPlane, Connected: s.Connected, Since: s.Since}
+	if out.ControlPlane == "" {
+		out.ControlPlane = s.Target
+	}
+	for _, t := range s.Types {
+		out.Types = append(out.Types, typeView(t, s.Warming))
+	}
+	return out
+}
+
+func typeView(t graph.TypeStatus, warming []graph.Warming) admin.XDSType {
+	v := admin.XDSType{Type: t.Kind.String(), State: "synced", Version: t.Version, Updated: t.At, Resources: t.Resources}
+	for _, w := range warming {
+		if w.Kind == t.Kind {
+			v.State = "warming"
+			v.Warming = append(v.Warming, fmt.Sprintf("%s for %s", w.Name, strings.Join(w.For, ", ")))
+		}
+	}
+	if !t.Responded {
+		v.State = "never"
+	}
+	if t.Nack != "" {
+		v.State = "rejected"
+		v.Rejected = []admin.Rejection{{Reason: t.Nack}}
+	}
+	return v
+}

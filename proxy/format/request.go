@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package format
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// either looks up the operator's first header, or the second where there is no such header; an empty one is there.
+func either(o *mesh.Outcome, p *mesh.FormatPart, look func(*mesh.Outcome, string) []byte) []byte {
+	v := look(o, p.Arg)
+	if v == nil && p.Alt != "" {
+		v = look(o, p.Alt)
+	}
+	return v
+}
+
+// requestHeader looks up a request header. As in Envoy the pseudo-headers are those of the request as it stands: rewritten,
+// once it went upstream.
+func requestHeader(o *mesh.Outcome, name string) []byte {
+	if o.Headers != nil {
+		v := o.Headers.RequestHeader(name)
+		if pseudo := name == "host" || name[0] == ':'; len(v) > 0 || v != nil && !pseudo {
+			return v
+		}
+	}
+	switch name {
+	case ":method":
+		return notEmpty(o.Method)
+	case ":path":
+		return currentPath(o)
+	case ":authority", "host":
+		return notEmpty(o.Authority)
+	case ":scheme":
+		return notEmpty(o.Scheme)
+	case "x-envoy-original-path":
+		return originalPath(o)
+	}
+	return nil
+}
+
+func responseHeader(o *mesh.Outcome, name string) []byte {
+	if o.Headers == nil {
+		return nil
+	}
+	return o.Headers.ResponseHeader(name)
+}
+
+func responseTrailer(o *mesh.Outcome, name string) []byte {
+	if o.Headers == nil {
+		return nil
+	}
+	return o.Headers.ResponseTrailer(name)
+}
+
+// currentPath is the path as it went upstream, or as it came where it did not.
+func currentPath(o *mesh.Outcome) []byte {
+	if len(o.UpstreamPath) > 0 {
+		return o.UpstreamPath
+	}
+	return notEmpty(o.Path)
+}
+
+// originalPath is the path as it came where it was rewritten, nil where it was not: what x-envoy-original-path says.
+func originalPath(o *mesh.Outcome) []byte {
+	if len(o.UpstreamPath) == 0 || bytes.Equal(o.UpstreamPath, o.Path) {
+		return nil
+	}
+	return notEmpty(o.Path)
+}
+
+// requestPath is the path that PATH(X:Y) means by Y.
+func requestPath(o *mesh.Outcome, source string) []byte {
+	if source == "PATH" {
+		return currentPath(o)
+	}
+	if path := requestHeader(o, "x-envoy-original-path"); path != nil || source == "ORIG" {
+		return path
+	}
+	return currentPath(o)
+}
+
+func withoutQuery(path []byte) []byte {
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		return path[:i]
+	}
+	return path
+}
+
+// query is the query of the current path, nil where it has none.
+func query(o *mesh.Outcome) []byte {
+	path := currentPath(o)
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		return path[i+1:]
+	}
+	return nil
+}
+
+// queryParam returns the first value of a parameter, whose name may be percent-encoded in the query. A parameter without
+// '=' has an empty value.
+func queryParam(query []byte, name string) ([]byte, bool) {
+	var buf [128]byte
+	for len(query) > 0 {
+		var param []byte
+		param, query, _ = bytes.Cut(query, []byte{'&'})
+		key, value, _ := bytes.Cut(param, []byte{'='})
+		if len(key) <= 3*len(name) && string(unescape(buf[:0], key, nil)) == name {
+			return value, true
+		}
+	}
+	return nil, false
+}
+
+// unescape appends s with %XX decoded, where keep does not say that it stays. What is not valid stays as it is, and so
+// does '+', as in Envoy.
+func unescape(dst, s []byte, keep func(byte) bool) []byte {
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			hi, lo := unhex(s[i+1]), unhex(s[i+2])
+			if c := hi<<4 | lo; hi < 16 && lo < 16 && (keep == nil || !keep(c)) {
+				dst = append(dst, c)
+				i += 2
+				continue
+			}
+		}
+		dst = append(dst, s[i])
+	}
+	return dst
+}
+
+// staysEncoded reports whether QUERY_PARAMS(DECODED) leaves a character encoded, as Envoy 1.40 does.
+func staysEncoded(c byte) bool {
+	return c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte("\"<>\\^{|}"), c) >= 0
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c-'0' < 10:
+		return c - '0'
+	case c|0x20-'a' < 6:
+		return c | 0x20 - 'a' + 10
+	}
+	return 16
+}
+
+// grpcNames are the status codes of gRPC as Envoy spells them, in camel case and in snake case.
+var grpcNames = [...][2]string{
+	{"OK", "OK"},
+	{"Canceled", "CANCELLED"},
+	{"Unknown", "UNKNOWN"},
+	{"InvalidArgument", "INVALID_ARGUMENT"},
+	{"DeadlineExceeded", "DEADLINE_EXCEEDED"},
+	{"NotFound", "NOT_FOUND"},
+	{"AlreadyExists", "ALREADY_EXISTS"},
+	{"PermissionDenied", "PERMISSION_DENIED"},
+	{"ResourceExhausted", "RESOURCE_EXHAUSTED"},
+	{"FailedPrecondition", "FAILED_PRECONDITION"},
+	{"Aborted", "ABORTED"},
+	{"OutOfRange", "OUT_OF_RANGE"},
+	{"Unimplemented", "UNIMPLEMENTED"},
+	{"Internal", "INTERNAL"},
+	{"Unavailable", "UNAVAILABLE"},
+	{"DataLoss", "DATA_LOSS"},
+	{"Unauthenticated", "UNAUTHENTICATED"},
+}
+
+// grpcStatus appends the status of a gRPC call: that of the trailers, else of the headers, else what the HTTP status
+// stands for. It is unset for other requests.
+func grpcStatus(dst []byte, o *mesh.Outcome, form string) ([]byte, kind) {
+	if !isGRPC(requestHeader(o, "content-type")) {
+		return dst, unset
+	}
+	v := responseTrailer(o, "grpc-status")
+	if v == nil {
+		v = responseHeader(o, "grpc-status")
+	}
+	code := int64(-1) // a status that is not a number
+	switch n, ok := decimal(v); {
+	case ok:
+		code = n
+	case v == nil && o.Status == 0:
+		return dst, unset
+	case v == nil:
+		code = grpcOfHTTP(o.Status)
+	}
+	if form == "NUMBER" {
+		return count(dst, code)
+	}
+	if code < 0 || code >= int64(len(grpcNames)) {
+		return strconv.AppendInt(dst, code, 10), text
+	}
+	i := 0
+	if form == "SNAKE_STRING" {
+		i = 1
+	}
+	return append(dst, grpcNames[code][i]...), text
+}
+
+func isGRPC(contentType []byte) bool {
+	rest, ok := bytes.CutPrefix(contentType, []byte("application/grpc"))
+	return ok && (len(rest) == 0 || rest[0] == '+')
+}
+
+// grpcOfHTTP is the mapping of gRPC's http-grpc-status-mapping.md.
+func grpcOfHTTP(status int) int64 {
+	switch status {
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
+
+// decimal reads a number of at most ten digits.
+func decimal(b []byte) (n int64, ok bool) {
+	if len(b) == 0 || len(b) > 10 {
+		return 0, false
+	}
+	for _, c := range b {
+		if c-'0' > 9 {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n, true
+}
