@@ -14,6 +14,7 @@ func Rows() []registry.Row[Builder] {
 				TypeURLs: []string{typ},
 				Status:   registry.Stable,
 				Posture:  "data-plane-agnostic",
+				Example:  "lb.yaml",
 			},
 			Parse: p,
 			Build: b,

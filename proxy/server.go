@@ -30,6 +30,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/listener"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/pool"
 	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/socket"
 	"github.com/meshtap/meshtap/proxy/tcp"
@@ -145,7 +146,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.clusters = upstream.Deps{
 		Log: deps.Log, Engine: engine, Stats: deps.Stats, Notifier: deps.Notifier, Policies: deps.Policies,
-		Own: s.listeners.Ours, Guard: s.listeners.Guard(),
+		Own: s.listeners.Ours, Guard: s.listeners.Guard(), Dials: pool.NewDials(),
 	}
 	s.wg.Go(s.tick)
 	return s, nil
@@ -358,6 +359,7 @@ func (s *Server) Close() {
 	for _, c := range s.live.Load().clusters {
 		c.Close()
 	}
+	s.clusters.Dials.Close()
 	s.engine.Close()
 }
 

@@ -79,6 +79,11 @@ func (r *recorder) wait(t testing.TB, n int) []mesh.Outcome {
 	return append([]mesh.Outcome(nil), r.outcomes...)
 }
 
+type noLogs struct{}
+
+func (noLogs) Observe(*mesh.Outcome) {}
+func (noLogs) Close()                {}
+
 // rig is a server with one HTTP listener, and what it was told.
 type rig struct {
 	*Server
@@ -93,7 +98,7 @@ func newRig(t testing.TB) *rig {
 	s, err := New(Config{DrainTime: 2 * time.Second}, Deps{
 		Log: zap.NewNop(), Stats: stats.NewRegistry(stats.Options{}), Notifier: r.rec, Observers: []mesh.Observer{r.rec},
 		ListenerFilters: registry.Builders(inspect.Rows()), Policies: registry.Builders(lb.Rows()),
-		Logs: func(*mesh.AccessLog) (mesh.Observer, error) { return nil, fmt.Errorf("no access logs here") },
+		Logs: func([]mesh.AccessLog) (Logs, error) { return noLogs{}, nil },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,12 @@
 // A buffer has one owner at a time. Whoever calls Get calls Put, in the same function or in its own Close.
 package bytebuf
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/meshtap/meshtap/internal/invariant"
+)
 
 const (
 	// Room is the space in front of the bytes that a Buf is born with, in bytes: enough for a rewritten head.
@@ -24,10 +29,17 @@ type Buf struct {
 }
 
 // Pool hands out buffers. The zero value is ready; it is shared by everyone who moves bytes.
-type Pool struct{ p sync.Pool }
+type Pool struct {
+	p sync.Pool
+	// out counts the buffers that are in use, where invariants are checked.
+	out atomic.Int64
+}
 
 // Get returns an empty buffer with Room in front.
 func (p *Pool) Get() *Buf {
+	if invariant.On {
+		p.out.Add(1)
+	}
 	b, _ := p.p.Get().(*Buf)
 	if b == nil {
 		b = &Buf{b: make([]byte, Room+Size+Tail)}
@@ -38,10 +50,17 @@ func (p *Pool) Get() *Buf {
 
 // Put gives a buffer back. A buffer that had to grow is left to the collector.
 func (p *Pool) Put(b *Buf) {
+	if invariant.On {
+		n := p.out.Add(-1)
+		invariant.Check(n >= 0, "bytebuf: a buffer was given back twice")
+	}
 	if len(b.b) == Room+Size+Tail {
 		p.p.Put(b)
 	}
 }
+
+// InUse returns the number of buffers that were taken and not given back, where invariants are checked; otherwise it is 0.
+func (p *Pool) InUse() int64 { return p.out.Load() }
 
 // Bytes returns the bytes, which are the buffer's own.
 func (b *Buf) Bytes() []byte { return b.b[b.Lo:b.Hi] }
@@ -61,27 +80,20 @@ func (b *Buf) Piece(front, lo, hi, back int) Piece {
 // End is the greatest index that a Piece of the buffer may use.
 func (b *Buf) End() int { return len(b.b) }
 
-// Compact moves the bytes to where an empty buffer begins, or to the very front if they come close to its end.
-func (b *Buf) Compact() {
-	to := Room
-	if b.Lo < to || b.Hi-b.Lo > Size/2 {
-		to = 0
-	}
-	if b.Lo == to {
-		return
-	}
-	n := copy(b.b[to:], b.b[b.Lo:b.Hi])
-	b.Lo, b.Hi = to, to+n
-}
-
-// Grow makes room for at least n bytes in all; the buffer will not return to the pool.
+// Grow makes sure that the bytes and the free space behind them are at least n together: it moves the bytes to where an
+// empty buffer begins, or, where the buffer is too small, to a larger one that will not return to the pool.
 func (b *Buf) Grow(n int) {
-	if len(b.b)-Room-Tail >= n {
+	switch {
+	case len(b.b)-Tail-b.Lo >= n:
 		return
+	case len(b.b)-Tail-Room >= n:
+		b.Hi = Room + copy(b.b[Room:], b.b[b.Lo:b.Hi])
+	default:
+		nb := make([]byte, Room+n+Tail)
+		b.Hi = Room + copy(nb[Room:], b.b[b.Lo:b.Hi])
+		b.b = nb
 	}
-	nb := make([]byte, Room+n+Tail)
-	b.Hi = Room + copy(nb[Room:], b.b[b.Lo:b.Hi])
-	b.Lo, b.b = Room, nb
+	b.Lo = Room
 }
 
 // Piece is a run of bytes on its way, with the room around it that belongs to it. It is borrowed from whoever handed it

@@ -40,7 +40,7 @@ func Rows() []registry.Row[Builder] {
 		return registry.Row[Builder]{
 			Info: registry.Info{
 				Category: registry.AccessLogger, Name: name, TypeURLs: []string{typeURL},
-				Status: registry.Stable, Posture: "data-plane-agnostic",
+				Status: registry.Stable, Posture: "data-plane-agnostic", Example: "accesslog.yaml",
 			},
 			Parse: parse,
 			Build: func(config any, deps Deps) (Logger, error) { return newLine(config.(Config), deps) },

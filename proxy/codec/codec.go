@@ -123,6 +123,8 @@ type ServerStream interface {
 	SendTrailers(w *socket.Worker, h *header.List) error
 	// CloseAfter makes this the last answer of its connection, as far as the protocol can say that.
 	CloseAfter()
+	// Abort gives up an answer that has begun, so that the client cannot take what it has for the whole.
+	Abort()
 	// Started reports whether the final head is out.
 	Started() bool
 	// Sent is the bytes of this answer on the wire.

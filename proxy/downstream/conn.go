@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime/debug"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
+	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
@@ -35,8 +37,12 @@ type conn struct {
 	left      int
 	byClient  bool // it was the client that ended the connection
 	inFlight  bool // a request was cut off by the end
-	unread    bool // the last request was not read to its end
+	mayFollow bool // the client may still be sending
+	reset     bool // the connection ends with a reset
 }
+
+// refusalTimeout bounds the answer to a head that is refused, to a client that may not read.
+const refusalTimeout = time.Second
 
 // lingerBytes is how much of what a client still sends is read away before its connection is closed.
 const lingerBytes = 1 << 20
@@ -74,9 +80,7 @@ func (d *conn) idle(w *socket.Worker, st *stream, err error, expired bool) (open
 	case err == nil && d.h1.Pending():
 		return d.refuse(w, st, &mesh.Failure{Kind: mesh.RequestReadTimeout, Side: mesh.SideDownstream}, 408, "request_header_timeout")
 	case err == nil:
-		if d.requests > 0 {
-			d.m.numbers.Inc(d.shard, metrics.DownstreamCxIdleTimeout)
-		}
+		d.countExpiry()
 		return false
 	}
 	var refused *codec.ProtocolError
@@ -87,6 +91,18 @@ func (d *conn) idle(w *socket.Worker, st *stream, err error, expired bool) (open
 	}
 	d.byClient = err == io.EOF || d.c.HungUp()
 	return false
+}
+
+// countExpiry counts why a connection without a request was closed.
+func (d *conn) countExpiry() {
+	switch {
+	case d.tooOld():
+		d.m.numbers.Inc(d.shard, metrics.DownstreamCxMaxDurationReached)
+	case d.draining():
+		d.m.numbers.Inc(d.shard, metrics.DownstreamCxDrainClose)
+	case d.requests > 0:
+		d.m.numbers.Inc(d.shard, metrics.DownstreamCxIdleTimeout)
+	}
 }
 
 // wait sets how long the connection may stay as it is.
@@ -137,6 +153,7 @@ func (d *conn) tooOld() bool {
 func (d *conn) serve(w *socket.Worker, st *stream) (keep bool) {
 	d.requests++
 	d.headFrom = 0
+	d.c.SetExpire(0)
 	previous := st.open(w, d)
 	defer func() {
 		if r := recover(); r != nil {
@@ -154,8 +171,12 @@ func (d *conn) serve(w *socket.Worker, st *stream) (keep bool) {
 // refuse answers a head that cannot be served, and ends the connection.
 func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int, details string) (open bool) {
 	previous := st.open(w, d)
-	defer w.Own(previous)
+	defer func() {
+		w.SetDeadline(0)
+		w.Own(previous)
+	}()
 	x := &st.x
+	x.After(exchange.MaxDeadline, refusalTimeout)
 	st.h1.Refuse(&d.h1, &x.Request)
 	x.Stream.CloseAfter()
 	o := &x.Outcome
@@ -166,17 +187,20 @@ func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int,
 		o.Flags |= mesh.FlagDC
 	}
 	st.close()
-	d.unread = true
 	return d.leave()
 }
 
 // leave ends our side of the connection. Where the client may still be sending, its bytes are read away for a moment: a
-// close on unread bytes would reset the connection and could take the answer with it.
+// close on unread bytes would reset the connection and could take the answer with it (RFC 9112 section 9.6).
 func (d *conn) leave() (open bool) {
-	pending := d.unread || d.h1.Pending()
+	follows := d.mayFollow || d.h1.Pending()
 	d.h1.Close()
 	delay := d.m.cfg.DelayedCloseTimeout
-	if !pending || delay <= 0 || d.c.HungUp() || d.c.CloseWrite() != nil {
+	if d.reset {
+		d.c.Reset()
+		return false
+	}
+	if !follows || delay <= 0 || d.c.HungUp() || d.c.CloseWrite() != nil {
 		return false
 	}
 	d.lingering, d.left = true, lingerBytes
@@ -231,7 +255,7 @@ func (st *stream) panicked(r any) {
 	d.m.deps.Log.Error("a request's handling panicked; it was answered with 500 and its connection closed",
 		zap.String("listener", d.m.listener.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 	x := &st.x
-	x.Stream.CloseAfter()
+	x.Stream.Abort()
 	o := &x.Outcome
 	o.Failure, o.Side = mesh.InternalError, mesh.SideInternal
 	if !x.Stream.Started() {

@@ -94,12 +94,7 @@ const headersTimeout = 10 * time.Second
 // New returns the runtime of the connection manager of a filter chain.
 func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 	cfg := fc.HTTP
-	m := &Manager{
-		cfg: cfg, listener: l, chain: fc, deps: deps,
-		numbers: metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l)),
-		limits:  limits(cfg), upgrades: map[string]bool{},
-	}
-	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
+	m := &Manager{cfg: cfg, listener: l, chain: fc, deps: deps, limits: limits(cfg), upgrades: map[string]bool{}}
 	for _, u := range cfg.Upgrades {
 		m.upgrades[u.Type] = u.Enabled
 	}
@@ -115,11 +110,6 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 		}
 		m.filters = append(m.filters, made)
 	}
-	logs, err := deps.Logs(cfg.AccessLogs)
-	if err != nil {
-		return nil, err
-	}
-	m.logs = logs
 	if cfg.Routes != nil {
 		t, err := route.Compile(cfg.Routes)
 		if err != nil {
@@ -127,6 +117,14 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 		}
 		m.inline = &Table{cfg.Routes, t}
 	}
+	logs, err := deps.Logs(cfg.AccessLogs)
+	if err != nil {
+		return nil, err
+	}
+	// From here on nothing fails, and Release gives back what is taken.
+	m.logs = logs
+	m.numbers = metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l))
+	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
 	m.streams.New = func() any { return &stream{} }
 	return m, nil
 }
@@ -191,7 +189,8 @@ type stream struct {
 	h1   h1.ServerStream
 	call forward.Call
 
-	d       *conn
-	live    Live
-	stopped int // the filter that stopped the request
+	d        *conn
+	live     Live
+	stopped  int  // the filter that stopped the request
+	switched bool // it became a tunnel
 }

@@ -2,7 +2,11 @@
 
 package downstream
 
-import "github.com/meshtap/meshtap/mesh"
+import (
+	"bytes"
+
+	"github.com/meshtap/meshtap/mesh"
+)
 
 // pathVerdict says what became of a path.
 type pathVerdict uint8
@@ -16,9 +20,11 @@ const (
 // canonicalPath appends the canonical form of a path, whose query is left as it is, by what the configuration asks for
 // and in Envoy's order: escaped slashes, then normalization, then the merging of slashes.
 //
-// Normalization is that of RFC 3986 section 6.2.2: escapes of unreserved characters are decoded, the hexadecimal digits
-// of the others are upper case, and dot segments are removed, escaped ones too. A backslash is a slash, as browsers and
-// Envoy have it.
+// Normalization is Envoy's, which has it from Chromium: escapes of unreserved characters are decoded, other escapes and a
+// '%' that begins none stay as they are, characters that no URL may hold are escaped, a backslash is a slash, and dot
+// segments are removed, with parameters ("..;x") and escaped ones too. It goes beyond Envoy in two places, so that what is
+// canonical stays so when it is canonicalized again: dots that were escaped may have parameters, and slashes alone merge
+// to one.
 func canonicalPath(dst, in []byte, cfg *mesh.HTTPManager) ([]byte, pathVerdict) {
 	end := 0
 	for end < len(in) && in[end] != '?' {
@@ -97,35 +103,49 @@ func unreserved(c byte) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c-'0' <= 9 || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
-// normalize appends the normalized path. ok is false where an escape is broken or stands for NUL.
+// unfit are the visible characters that a path may not hold unescaped, by Chromium's table.
+var unfit = []byte("\"<>^`{|}")
+
+// normalize appends the normalized path. ok is false where an escape stands for NUL, and where a '%' that begins none
+// would begin one in the result, which whoever reads it next would decode.
 func normalize(dst, path []byte) (_ []byte, ok bool) {
-	start := len(dst)
+	start, stray := len(dst), -1
 	for i := 0; i < len(path); i++ {
-		c := path[i]
-		switch {
+		switch c := path[i]; {
 		case c == '\\':
 			dst = append(dst, '/')
-		case c != '%':
-			dst = append(dst, c)
-		default:
+		case c == '%':
 			v, valid := escape(path[i:])
-			if !valid || v == 0 {
+			switch {
+			case valid && v == 0:
+				return dst, false
+			case valid && unreserved(v):
+				dst = append(dst, v)
+				i += 2
+			case valid:
+				dst = append(dst, path[i:i+3]...)
+				i += 2
+			default:
+				stray = len(dst)
+				dst = append(dst, c)
+			}
+		case bytes.IndexByte(unfit, c) >= 0:
+			const digits = "0123456789ABCDEF"
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		default:
+			dst = append(dst, c)
+		}
+		if stray >= 0 && len(dst) == stray+3 {
+			if _, escapes := escape(dst[stray:]); escapes {
 				return dst, false
 			}
-			if unreserved(v) {
-				dst = append(dst, v)
-			} else {
-				const digits = "0123456789ABCDEF"
-				dst = append(dst, '%', digits[v>>4], digits[v&15])
-			}
-			i += 2
 		}
 	}
 	return dst[:start+removeDots(dst[start:])], true
 }
 
-// removeDots removes "." and ".." segments in place (RFC 3986 section 5.2.4) and returns the new length. p begins with a
-// slash; ".." never goes above the root.
+// removeDots removes "." and ".." segments, with what follows a ';' in them, in place (RFC 3986 section 5.2.4) and returns
+// the new length. p begins with a slash; ".." never goes above the root.
 func removeDots(p []byte) int {
 	n := 0
 	for i := 0; i < len(p); {
@@ -134,7 +154,8 @@ func removeDots(p []byte) int {
 		for j < len(p) && p[j] != '/' {
 			j++
 		}
-		switch seg := string(p[i+1 : j]); {
+		seg, _, _ := bytes.Cut(p[i+1:j], []byte(";"))
+		switch seg := string(seg); {
 		case seg == "." || seg == "..":
 			if seg == ".." {
 				for n > 0 {

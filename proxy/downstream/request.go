@@ -27,6 +27,9 @@ func (st *stream) admit() bool {
 	}
 	stripHost(q, cfg, st.d.info.DirectLocal.Port())
 	st.origin()
+	if cfg.Via != "" {
+		q.Header.AddString("via", cfg.Via)
+	}
 	st.requestID()
 	return true
 }

@@ -15,7 +15,7 @@ import (
 // open makes the stream the worker's, and fills in what is known before the request is looked at.
 func (st *stream) open(w *socket.Worker, d *conn) (previous socket.Owner) {
 	m, info, x := d.m, d.info, &st.x
-	st.d, st.stopped = d, len(m.filters)
+	st.d, st.stopped, st.switched = d, len(m.filters), false
 	x.Stream, x.Client, x.Downstream, x.Manager, x.Info = &st.h1, d.c, st, m.cfg, info
 	st.live = m.state()
 	o := &x.Outcome
@@ -148,7 +148,9 @@ func (st *stream) BeforeAnswer(x *exchange.Exchange) {
 		x.Stream.CloseAfter()
 	}
 	if r.Switched {
+		st.switched = true
 		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesTotal)
+		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesActive)
 		return
 	}
 	l := &r.Header
@@ -182,10 +184,14 @@ func (st *stream) close() (keep bool) {
 	o.Duration = mono.Now() - x.Start
 	o.AnswerHeaderBytes = int64(x.Response.Header.Size())
 	keep = st.h1.Finish()
-	d.unread = !st.h1.BodyEnded()
+	d.mayFollow = !st.h1.Last() || !st.h1.BodyEnded()
+	d.reset = st.h1.MustReset()
 	d.inFlight = o.Failure != mesh.NoFailure && x.Stream.Started() && !keep || o.Failure == mesh.DownstreamClosed
 	d.byClient = o.Failure == mesh.DownstreamClosed
 	shard := x.Worker.Shard
+	if st.switched {
+		m.numbers.Dec(shard, metrics.DownstreamCxUpgradesActive)
+	}
 	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)
 	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, st.h1.Sent())
 	metrics.ObserveHTTP(m.numbers, x.Cluster, o)

@@ -66,6 +66,7 @@ type Exchange struct {
 	limits  [numDeadlines]int64 // mono; 0 for none
 	idle    time.Duration       // the stream idle timeout
 	timeout time.Duration       // the route's, from the end of the request on
+	try     time.Duration       // that of the attempt, likewise
 	active  atomic.Int64        // mono: when bytes last moved
 	ended   atomic.Int64        // mono: when another worker read the end of the request; 0 once that was seen
 	failed  atomic.Pointer[mesh.Failure]
@@ -87,9 +88,11 @@ const (
 	// TryDeadline and TryIdleDeadline are those of one attempt.
 	TryDeadline
 	TryIdleDeadline
+	// TryMaxDeadline is the longest that an attempt may last.
+	TryMaxDeadline
 	// IdleDeadline is the stream idle timeout; it moves with Touch.
 	IdleDeadline
-	// MaxDeadline is the longest that a stream may last.
+	// MaxDeadline is the longest that a request may last with all its attempts.
 	MaxDeadline
 	// ReadDeadline is the connection manager's request_timeout, for reading the request.
 	ReadDeadline
@@ -100,8 +103,9 @@ var expired = [numDeadlines]mesh.Failure{
 	RequestDeadline: {Kind: mesh.RequestTimeout, Side: mesh.SideUpstream},
 	TryDeadline:     {Kind: mesh.PerTryTimeout, Side: mesh.SideUpstream},
 	TryIdleDeadline: {Kind: mesh.PerTryTimeout, Side: mesh.SideUpstream},
+	TryMaxDeadline:  {Kind: mesh.MaxDuration, Side: mesh.SideUpstream},
 	IdleDeadline:    {Kind: mesh.StreamIdleTimeout, Side: mesh.SideUpstream},
-	MaxDeadline:     {Kind: mesh.MaxDuration, Side: mesh.SideUpstream},
+	MaxDeadline:     {Kind: mesh.MaxDuration, Side: mesh.SideDownstream},
 	ReadDeadline:    {Kind: mesh.RequestReadTimeout, Side: mesh.SideDownstream},
 }
 
@@ -117,7 +121,7 @@ func (x *Exchange) Begin(w *socket.Worker, start int64, random uint64) {
 	x.Table, x.Match, x.Cluster, x.Trailers = nil, route.Match{}, nil, nil
 	x.IsLocal, x.idle = false, 0
 	x.limits = [numDeadlines]int64{}
-	x.timeout = 0
+	x.timeout, x.try = 0, 0
 	x.ended.Store(0)
 	x.failed.Store(nil)
 	x.ignore.Store(false)
@@ -182,6 +186,16 @@ func (x *Exchange) SetTimeout(t time.Duration) {
 	}
 }
 
+// SetTryTimeout sets the timeout of the attempt, which begins now or, as in Envoy, with the end of the request where that
+// is still to come; 0 turns it off.
+func (x *Exchange) SetTryTimeout(t time.Duration) {
+	x.try = t
+	if x.Outcome.RequestEnd < 0 {
+		t = 0
+	}
+	x.After(TryDeadline, t)
+}
+
 // RequestRead notes that the request was read to its end.
 func (x *Exchange) RequestRead() { x.requestRead(mono.Now()) }
 
@@ -189,6 +203,9 @@ func (x *Exchange) requestRead(at int64) {
 	x.Outcome.RequestEnd = at - x.Start
 	x.ClearDeadline(ReadDeadline)
 	x.startTimeout(at)
+	if x.try > 0 {
+		x.SetDeadline(TryDeadline, at+int64(x.try))
+	}
 }
 
 func (x *Exchange) startTimeout(from int64) {
@@ -205,7 +222,7 @@ func (x *Exchange) ReadElsewhere() {
 
 // Settle takes in what another worker noted, once that worker has been joined.
 func (x *Exchange) Settle() {
-	if at := x.ended.Swap(0); at != 0 {
+	if at := x.ended.Swap(0); at != 0 && x.Outcome.RequestEnd < 0 {
 		x.requestRead(at)
 	}
 }
@@ -232,6 +249,9 @@ func (x *Exchange) Interrupted() error {
 	for d, t := range x.limits {
 		if t != 0 && t <= now {
 			f := expired[d]
+			if Deadline(d) == IdleDeadline && x.Outcome.RequestEnd < 0 {
+				f.Side = mesh.SideDownstream // it is the client that does not go on
+			}
 			return &f
 		}
 	}

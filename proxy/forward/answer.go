@@ -66,6 +66,9 @@ func (c *Call) fail(f *mesh.Failure) { c.failWith(f, 0) }
 func (c *Call) failWith(f *mesh.Failure, status int) {
 	x := c.x
 	i := f.Kind.Info()
+	if f.Kind == mesh.MaxDuration && f.Side == mesh.SideDownstream {
+		i.Flag, i.Details = 0, "max_duration_timeout"
+	}
 	o := &x.Outcome
 	o.Failure, o.Side, o.Details = f.Kind, f.Side, i.Details
 	o.Flags |= i.Flag
@@ -75,14 +78,15 @@ func (c *Call) failWith(f *mesh.Failure, status int) {
 	if status == 0 {
 		status = i.Status
 	}
+	late := f.Kind == mesh.StreamIdleTimeout || f.Kind == mesh.MaxDuration
 	switch {
-	case f.Kind == mesh.StreamIdleTimeout && o.RequestEnd < 0:
+	case late && f.Side == mesh.SideDownstream && o.RequestEnd < 0:
 		status = 408 // it was the client that did not go on
 	case status == 0 || x.Stream.Started():
 		x.Stream.CloseAfter()
 		return
 	}
-	body := bodies[f.Kind]
+	body := c.words(f)
 	x.Answer(status, i.Details, []byte(body))
 	if f.Kind == mesh.Overflow || f.Kind == mesh.CircuitOpen {
 		x.Response.Header.AddString(hdrOverloaded, "true")
@@ -93,16 +97,34 @@ func (c *Call) failWith(f *mesh.Failure, status int) {
 	c.sendLocal([]byte(body))
 }
 
-// bodies are what a client reads, in Envoy's words where it has some; never an address.
+// words returns what a client reads of a failure, in Envoy's words where it has some; never an address.
+func (c *Call) words(f *mesh.Failure) string {
+	if f.Kind == mesh.MaxDuration && f.Side == mesh.SideDownstream {
+		return "downstream duration timeout"
+	}
+	if reset, ok := resets[f.Kind]; ok {
+		if c.x.Outcome.Attempts > 1 {
+			return beforeHeaders + "retried and the latest reset reason: " + reset
+		}
+		return beforeHeaders + "reset reason: " + reset
+	}
+	return bodies[f.Kind]
+}
+
+const beforeHeaders = "upstream connect error or disconnect/reset before headers. "
+
+var resets = map[mesh.FailureKind]string{
+	mesh.Overflow:              "overflow",
+	mesh.ConnectFailure:        "remote connection failure",
+	mesh.ConnectTimeout:        "connection timeout",
+	mesh.UpstreamReset:         "remote reset",
+	mesh.UpstreamClosed:        "connection termination",
+	mesh.UpstreamProtocolError: "protocol error",
+}
+
 var bodies = map[mesh.FailureKind]string{
 	mesh.NoHealthyHost:           "no healthy upstream",
-	mesh.Overflow:                reset + "overflow",
 	mesh.CircuitOpen:             "circuit open",
-	mesh.ConnectFailure:          reset + "remote connection failure",
-	mesh.ConnectTimeout:          reset + "connection timeout",
-	mesh.UpstreamReset:           reset + "remote reset",
-	mesh.UpstreamClosed:          reset + "connection termination",
-	mesh.UpstreamProtocolError:   reset + "protocol error",
 	mesh.RequestTimeout:          "upstream request timeout",
 	mesh.PerTryTimeout:           "upstream request timeout",
 	mesh.StreamIdleTimeout:       "stream timeout",
@@ -112,8 +134,6 @@ var bodies = map[mesh.FailureKind]string{
 	mesh.Overloaded:              "envoy overloaded",
 	mesh.InternalError:           "internal error",
 }
-
-const reset = "upstream connect error or disconnect/reset before headers. reset reason: "
 
 // fallBack lets the route's fallback answer a failure, once. It reports whether it took over: with another cluster to try
 // (c.cluster), or with an answer that is out (c.cluster is nil then).
@@ -168,8 +188,15 @@ func (h heads) Matches(m *mesh.HeaderMatch) bool {
 
 // startTryTimers begins the deadlines of one attempt.
 func (c *Call) startTryTimers() {
-	c.x.After(exchange.TryDeadline, c.timeouts.try)
+	c.x.SetTryTimeout(c.timeouts.try)
 	c.x.After(exchange.TryIdleDeadline, c.timeouts.tryIdle)
+	c.x.After(exchange.TryMaxDeadline, c.cluster.Config.HTTP.MaxStreamDuration)
+}
+
+func (c *Call) stopTryTimers() {
+	c.x.SetTryTimeout(0)
+	c.x.ClearDeadline(exchange.TryIdleDeadline)
+	c.x.ClearDeadline(exchange.TryMaxDeadline)
 }
 
 // touchTry begins the idle deadline of the attempt anew.

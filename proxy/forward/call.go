@@ -100,13 +100,22 @@ func (c *Call) begin(r *Router, x *exchange.Exchange, clusters Clusters) {
 	c.timeouts = timeouts{}
 	c.choice = upstream.Choice{}
 	c.choice.Rand = x.Random()
-	c.fresh, c.fellBack, c.up.tunnel = false, false, false
+	c.fresh, c.fellBack = false, false
+	c.up.tunnel, c.up.failure = false, nil
 	c.body.begin(x)
-	c.body.whole() // also where it is not forwarded: a connection whose request was read whole can go on
+	// Also where it is not forwarded: a connection whose request was read whole can go on.
+	if _, whole := c.body.whole(); whole {
+		x.RequestRead()
+	}
 }
 
-// end drops what must not outlive the request.
+// end drops what must not outlive the request. An attempt is still under way only after a panic.
 func (c *Call) end() {
+	c.up.stop()
+	if c.stream != nil {
+		c.stream.Abort()
+	}
+	c.ticket.Drop()
 	c.plan.Close()
 	c.x.Outcome.BytesReceived = c.body.size
 	c.r, c.x, c.clusters, c.action, c.policy, c.target, c.cluster = nil, nil, nil, nil, nil, nil, nil
@@ -119,6 +128,10 @@ func (c *Call) end() {
 func (c *Call) forward(a *mesh.RouteAction) {
 	x := c.x
 	c.action = a
+	if c.body.err != nil {
+		c.fail(clientFailure(c.body.err))
+		return
+	}
 	if !c.choose() {
 		f := &mesh.Failure{Kind: mesh.NoCluster, Side: mesh.SideInternal}
 		c.failWith(f, a.NotFoundStatus)
@@ -170,7 +183,11 @@ func (c *Call) use(name string) {
 	}
 	c.x.Outcome.Cluster = c.cluster.Config.Name
 	c.x.Cluster = c.cluster.Stats
-	c.choice.Destination = c.x.Info.Local
+	c.choice.Destination = netip.AddrPort{}
+	if c.x.Info.Redirected {
+		// Without a redirection the connection was for us, and would come back to us for ever.
+		c.choice.Destination = c.x.Info.Local
+	}
 	if o := c.cluster.Config.OriginalDst; o != nil && o.HTTPHeader != "" {
 		if v := c.x.Request.Header.Get(o.HTTPHeader); v != nil {
 			c.choice.Destination, _ = netip.ParseAddrPort(string(v)) // none, where it says nothing that can be read
@@ -185,7 +202,7 @@ func (c *Call) attempt() *mesh.Failure {
 	c.facts = circuit.Attempt{Replayable: c.body.replayable(), Idempotent: c.body.idempotent}
 	c.begun, c.host, c.stream = x.Since(), nil, nil
 	var fail *mesh.Failure
-	c.ticket, fail = c.cluster.Admit(c.action.Priority, shard)
+	c.ticket, fail = c.cluster.Admit(shard)
 	x.Outcome.Circuit = c.ticket.State
 	if fail != nil {
 		c.facts.Failure = *fail
@@ -242,10 +259,7 @@ func (c *Call) send() error {
 	w, q, r := x.Worker, &x.Request, &x.Response
 	c.startTryTimers()
 	var err error
-	if body, whole := c.body.whole(); whole {
-		if x.Outcome.RequestEnd < 0 {
-			x.RequestRead()
-		}
+	if body, whole := c.body.whole(); whole && c.body.trailers() == nil {
 		err = c.stream.Call(w, q, body, r)
 	} else if err = c.invite(); err != nil {
 		return clientFailure(err)
@@ -254,16 +268,21 @@ func (c *Call) send() error {
 		err = c.stream.Answer(w, r)
 	}
 	for err == nil && r.Status < 200 && !r.Switched {
-		if r.Status == 100 {
-			err = x.Stream.Continue(w) // where we have not done so ourselves
-		} else {
-			err = x.Stream.Inform(w, r.Status, &r.Header)
+		if err = c.inform(); err != nil {
+			return clientFailure(err)
 		}
-		if err == nil {
-			err = c.stream.Answer(w, r)
-		}
+		err = c.stream.Answer(w, r)
 	}
 	return err
+}
+
+// inform passes an interim answer on.
+func (c *Call) inform() error {
+	x := c.x
+	if x.Response.Status == 100 {
+		return x.Stream.Continue(x.Worker) // where we have not done so ourselves
+	}
+	return x.Stream.Inform(x.Worker, x.Response.Status, &x.Response.Header)
 }
 
 // invite tells a client that waits for it to send the body, unless that is left to the upstream.
@@ -281,7 +300,7 @@ func (c *Call) invite() error {
 // answered takes in the head of an answer.
 func (c *Call) answered() {
 	x := c.x
-	x.ClearDeadline(exchange.TryDeadline)
+	x.SetTryTimeout(0)
 	x.Outcome.UpstreamFirst = x.Since()
 	x.Outcome.UpstreamTook = x.Outcome.UpstreamFirst - c.begun
 	c.facts.Status, c.facts.Sent = x.Response.Status, true
@@ -299,8 +318,7 @@ func (c *Call) failed(err error) *mesh.Failure {
 	if f.Side != mesh.SideDownstream && c.up.failure != nil {
 		f = c.up.failure
 	}
-	x.ClearDeadline(exchange.TryDeadline)
-	x.ClearDeadline(exchange.TryIdleDeadline)
+	c.stopTryTimers()
 	c.facts.Failure, c.facts.Replayable = *f, c.body.replayable()
 	if c.stream != nil {
 		c.facts.Sent = c.stream.Sent() > 0
@@ -324,6 +342,9 @@ func (c *Call) account() {
 func (c *Call) decide(fail *mesh.Failure) (again bool, end *mesh.Failure) {
 	x := c.x
 	c.facts.Committed = x.Stream.Started()
+	if fail != nil && fail.Side == mesh.SideDownstream {
+		return false, fail
+	}
 	if fail != nil && c.plan.Renew(&c.facts) {
 		c.fresh = true
 		c.note()
@@ -334,6 +355,7 @@ func (c *Call) decide(fail *mesh.Failure) (again bool, end *mesh.Failure) {
 	case circuit.ReasonRetryLimit:
 		x.Outcome.Flags |= mesh.FlagURX
 	case circuit.ReasonRetryOverflow:
+		x.Outcome.Flags |= mesh.FlagUO
 		c.cluster.Stats.Inc(x.Worker.Shard, metrics.UpstreamRqRetryOverflow)
 	}
 	if !d.Retry {
@@ -359,6 +381,7 @@ func (c *Call) note() {
 func (c *Call) discard() {
 	c.up.stop()
 	c.x.Settle()
+	c.stopTryTimers()
 	c.account()
 	if _, end, err := c.stream.Body().Buffered(); end && err == nil {
 		c.stream.Release()

@@ -3,6 +3,7 @@
 package forward
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -130,7 +131,8 @@ func (c *Call) rewriteHost(hostname string) {
 		return
 	}
 	c.scratch = host
-	if by == route.HostByRoute && c.action.AppendXForwardedHost && len(q.Authority) > 0 {
+	again := hostname != "" && c.x.Outcome.Attempts > 1 // the host is then that of the attempt before
+	if by == route.HostByRoute && c.action.AppendXForwardedHost && len(q.Authority) > 0 && !again {
 		appendValue(&q.Header, hdrFwdHost, q.Authority)
 	}
 	q.SetAuthority(host)
@@ -141,8 +143,8 @@ func (c *Call) rewriteHost(hostname string) {
 func (c *Call) requestHeaders() {
 	x := c.x
 	l := &x.Request.Header
-	if !c.r.opts.SuppressEnvoyHeaders && c.timeouts.request > 0 {
-		c.scratch = strconv.AppendInt(c.scratch[:0], c.timeouts.request.Milliseconds(), 10)
+	if t := cmp.Or(c.timeouts.try, c.timeouts.request); !c.r.opts.SuppressEnvoyHeaders && t > 0 {
+		c.scratch = strconv.AppendInt(c.scratch[:0], t.Milliseconds(), 10)
 		l.Set(hdrExpected, c.scratch)
 	}
 	c.eachOps(func(ops *mesh.HeaderOps) {
@@ -257,6 +259,7 @@ func (c *Call) decorate() {
 		c.scratch = strconv.AppendInt(c.scratch[:0], int64(x.Outcome.Attempts), 10)
 		l.Set(hdrAttempts, c.scratch)
 	}
+	x.Outcome.Status = x.Response.Status // for %RESPONSE_CODE%
 	c.eachOps(func(ops *mesh.HeaderOps) {
 		for _, name := range ops.ResponseRemove {
 			l.Remove(name)

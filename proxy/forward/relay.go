@@ -14,6 +14,7 @@ func (c *Call) relay() {
 	if x.Response.Switched {
 		c.openTunnel()
 	}
+	x.Outcome.Details = "via_upstream"
 	c.decorate()
 	body := c.stream.Body()
 	p, end, err := body.Buffered()
@@ -72,9 +73,13 @@ func (c *Call) finish(fail *mesh.Failure) {
 		fail = c.up.failure
 	}
 	c.account()
+	c.stopTryTimers()
 	if fail != nil {
 		c.facts.Failure = *fail
 		c.conn.Failed(fail.Kind)
+		if c.up.tunnel {
+			c.conn.Peer.Reset() // the upstream must not take what it has for all either
+		}
 		c.stream.Abort()
 	} else {
 		c.stream.Release()
@@ -94,10 +99,13 @@ func (c *Call) broke(f *mesh.Failure) {
 	}
 	o := &c.x.Outcome
 	o.Failure, o.Side = f.Kind, f.Side
-	o.Flags |= f.Kind.Info().Flag
-	o.Details = brokenDetails(f.Kind)
+	if o.Details = brokenDetails(f.Kind); f.Kind == mesh.MaxDuration && f.Side == mesh.SideDownstream {
+		o.Details = "max_duration_timeout"
+	} else {
+		o.Flags |= f.Kind.Info().Flag
+	}
 	o.TransportFailure = f.Detail
-	c.x.Stream.CloseAfter()
+	c.x.Stream.Abort()
 }
 
 // brokenDetails are Envoy's response code details of an answer that broke off.

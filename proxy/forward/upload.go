@@ -4,6 +4,8 @@ package forward
 
 import (
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/meshtap/meshtap/circuit"
@@ -11,6 +13,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -26,14 +29,20 @@ type requestBody struct {
 	own  []byte // the memory that kept uses otherwise
 	// ended says that kept is all; lost that something was read which is not kept any more.
 	ended, lost bool
+	// err is why the body cannot be read, where that shows in what came with the head.
+	err error
 	// replay says that another attempt is possible by the route's policy, idempotent that it is by the method.
 	replay, idempotent bool
 	// size counts the bytes.
 	size int64
+	// passTrailers says that trailer fields go upstream.
+	passTrailers bool
 }
 
 func (b *requestBody) begin(x *exchange.Exchange) {
-	*b = requestBody{src: x.Stream.Body(), own: b.own[:0], idempotent: circuit.Idempotent(x.Request.Method)}
+	*b = requestBody{
+		src: x.Stream.Body(), own: b.own[:0], idempotent: circuit.Idempotent(x.Request.Method), passTrailers: x.Manager.EnableTrailers,
+	}
 }
 
 // whole returns the whole body if it is here. The first call looks; it takes nothing away.
@@ -43,7 +52,7 @@ func (b *requestBody) whole() ([]byte, bool) {
 		b.size += int64(p.Len())
 		switch {
 		case err != nil:
-			// The next read says so again.
+			b.err = err
 		case end:
 			b.kept, b.ended = p.Bytes(), true
 		case p.Len() > 0:
@@ -52,6 +61,14 @@ func (b *requestBody) whole() ([]byte, bool) {
 		}
 	}
 	return b.kept, b.ended && !b.lost
+}
+
+// trailers returns the trailer fields that go upstream, once the body was read to its end; nil where there are none.
+func (b *requestBody) trailers() *header.List {
+	if t := b.src.Trailers(); b.passTrailers && t != nil && t.Len() > 0 {
+		return t
+	}
+	return nil
 }
 
 // replayable reports whether the body can be sent from its beginning.
@@ -84,7 +101,8 @@ type upload struct {
 
 	// failure is why the client's side failed; read after stop.
 	failure *mesh.Failure
-	touched int64
+	// panicked is a panic of the other worker, with its stack; read after stop, "" where there was none.
+	panicked string
 }
 
 var errHalted = errors.New("forward: the body is not wanted any more")
@@ -111,6 +129,10 @@ func (u *upload) stop() {
 	<-u.done
 	u.running = false
 	u.x, u.stream = nil, nil
+	if p := u.panicked; p != "" {
+		u.panicked = ""
+		panic(p) // where it can be handled: on the exchange's own worker
+	}
 }
 
 // Interrupted implements socket.Owner.
@@ -126,14 +148,18 @@ func (u *upload) Run(w *socket.Worker) {
 	w.Own(u)
 	u.worker.Store(w)
 	defer func() {
+		if r := recover(); r != nil {
+			u.panicked = fmt.Sprintf("%v, in the upload:\n%s", r, debug.Stack())
+			u.x.FailElsewhere(&mesh.Failure{Kind: mesh.InternalError, Side: mesh.SideInternal})
+		}
 		u.worker.Store(nil)
 		u.done <- struct{}{}
 	}()
 	if u.halt.Load() {
 		return
 	}
-	if kept := u.body.kept; len(kept) > 0 && !u.tunnel {
-		if u.stream.Data(w, bytebuf.Of(kept), u.body.ended) != nil {
+	if kept := u.body.kept; !u.tunnel && (len(kept) > 0 || u.body.ended) {
+		if u.send(w, bytebuf.Of(kept), u.body.ended) != nil {
 			return
 		}
 	}
@@ -161,11 +187,22 @@ func (u *upload) next(w *socket.Worker) bool {
 	} else {
 		u.body.keep(p.Bytes())
 	}
-	if u.stream.Data(w, p, end) != nil {
+	if u.send(w, p, end) != nil {
 		return false
 	}
 	u.body.ended = end
 	return true
+}
+
+// send sends one piece, and behind the last the trailers.
+func (u *upload) send(w *socket.Worker, p bytebuf.Piece, end bool) error {
+	if !end || u.tunnel || u.body.trailers() == nil {
+		return u.stream.Data(w, p, end)
+	}
+	if err := u.stream.Data(w, p, false); err != nil {
+		return err
+	}
+	return u.stream.SendTrailers(w, u.body.trailers())
 }
 
 // clientFailure names why a request could not be read to its end.

@@ -14,6 +14,7 @@ func Rows() []registry.Row[Build] {
 				TypeURLs: []string{typeOriginalDst},
 				Status:   registry.Stable,
 				Posture:  "untrusted",
+				Example:  "intercept.yaml",
 			},
 			Parse: parseOriginalDst,
 			Build: func(any) Filter { return Filter{Opener: originalDst{}} },
@@ -25,6 +26,7 @@ func Rows() []registry.Row[Build] {
 				TypeURLs: []string{typeTLSInspector},
 				Status:   registry.Stable,
 				Posture:  "untrusted",
+				Example:  "sni.yaml",
 			},
 			Parse: parseTLSInspector,
 			Build: func(c any) Filter {
@@ -39,6 +41,7 @@ func Rows() []registry.Row[Build] {
 				TypeURLs: []string{typeHTTPInspector},
 				Status:   registry.Stable,
 				Posture:  "untrusted",
+				Example:  "protocols.yaml",
 			},
 			Parse: parseHTTPInspector,
 			Build: func(any) Filter { return Filter{Peeker: httpInspector{}} },

@@ -168,8 +168,7 @@ func (p *plan) rejections() []mesh.Rejection {
 	var out []mesh.Rejection
 	for _, e := range p.entries {
 		if e.err != nil {
-			out = append(out, mesh.Rejection{Kind: mesh.KindListener, Name: e.want.Name,
-				Reason: fmt.Sprintf("listener %q: %v", e.want.Name, e.err)})
+			out = append(out, mesh.Rejection{Kind: mesh.KindListener, Name: e.want.Name, Reason: e.err.Error()})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b mesh.Rejection) int { return strings.Compare(a.Name, b.Name) })

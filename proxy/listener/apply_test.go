@@ -218,25 +218,25 @@ func TestRejections(t *testing.T) {
 		want string
 	}{
 		{"in use", change(func(l *mesh.Listener) { l.Address.IP = netip.MustParseAddrPort(taken.Addr().String()) }),
-			`listener "x": ` + taken.Addr().String() + ": address already in use (another process"},
+			taken.Addr().String() + ": address already in use (another process"},
 		{"no such address", change(func(l *mesh.Listener) { l.Address.IP = netip.MustParseAddrPort("192.0.2.1:80") }),
-			`listener "x": 192.0.2.1:80: cannot assign requested address (no interface of this host has the address)`},
+			`192.0.2.1:80: cannot assign requested address (no interface of this host has the address)`},
 		{"no such zone", change(func(l *mesh.Listener) { l.Address.IP = netip.MustParseAddrPort("[fe80::1%nowhere]:80") }),
 			`the zone of [fe80::1%nowhere]:80`},
 		{"same address", change(func(l *mesh.Listener) { l.Address = good.Address }), `the address is taken by listener "good"`},
 		{"same address unbound", change(func(l *mesh.Listener) { l.Address, l.BindToPort = good.Address, false }), `the address is taken by listener "good"`},
 		{"unix socket unbound", change(func(l *mesh.Listener) { l.Address, l.BindToPort = mesh.Address{Pipe: "@x"}, false }), `bind_to_port false`},
 		{"same name", change(func(l *mesh.Listener) { l.Name = "good" }), "the name is taken by another listener"},
-		{"no chain", change(func(l *mesh.Listener) { l.DefaultChain = nil }), `listener "x": it has no filter chain`},
+		{"no chain", change(func(l *mesh.Listener) { l.DefaultChain = nil }), `it has no filter chain`},
 		{"chain cannot be built", change(func(l *mesh.Listener) { l.Chains = []*mesh.FilterChain{chainOf("bad", toyKind{}, toPort(1))} }),
-			`listener "x": filter chain "bad": filters[0]: this filter is not known`},
+			`filter chain "bad": filters[0]: this filter is not known`},
 		{"default chain cannot be built", change(func(l *mesh.Listener) { l.DefaultChain = chainOf("bad", toyKind{}) }),
-			`listener "x": filter chain default_filter_chain: filters[0]`},
+			`filter chain default_filter_chain: filters[0]`},
 		{"unknown filter", change(func(l *mesh.Listener) { l.Filters = []mesh.ListenerFilter{filter("a.B", nil)} }),
-			`listener "x": listener_filters[0]: there is no listener filter of type "a.B"`},
+			`listener_filters[0]: there is no listener filter of type "a.B"`},
 		{"chains overlap", change(func(l *mesh.Listener) {
 			l.Chains = []*mesh.FilterChain{chainOf("p", toyKind{}, toPort(1)), chainOf("q", toyKind{}, toPort(1))}
-		}), `listener "x": filter chains "p" and "q" match the same connections: destination port 1`},
+		}), `filter chains "p" and "q" match the same connections: destination port 1`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			rej := r.set.Apply([]*mesh.Listener{good, tc.l}, mesh.Versions{})

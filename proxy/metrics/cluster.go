@@ -27,8 +27,6 @@ const (
 	UpstreamCxActive
 	// UpstreamCxHTTP1Total: an HTTP/1.1 connection was begun. By pool.
 	UpstreamCxHTTP1Total
-	// UpstreamCxHTTP2Total: an HTTP/2 connection was begun. By pool.
-	UpstreamCxHTTP2Total
 	// UpstreamCxDestroyLocal: a connection was closed by us. By pool and tcp.
 	UpstreamCxDestroyLocal
 	// UpstreamCxDestroyRemote: a connection was closed by the upstream, or could not be made. By pool and tcp.
@@ -82,12 +80,11 @@ const (
 	UpstreamRqRetryOverflow
 	// UpstreamRqRetryLimitExceeded: a request was not repeated once more because it had been often enough. By ObserveHTTP.
 	UpstreamRqRetryLimitExceeded
-	// MembershipTotal, MembershipHealthy, MembershipDegraded and MembershipExcluded are the hosts there are, those that
-	// health checks and outlier detection leave, the degraded ones, and those that do not count for panic. By upstream.
+	// MembershipTotal, MembershipHealthy and MembershipDegraded are the hosts there are, those that health checks and
+	// outlier detection leave, and the degraded ones. By upstream.
 	MembershipTotal
 	MembershipHealthy
 	MembershipDegraded
-	MembershipExcluded
 	// MembershipChange: hosts came or went. By upstream.
 	MembershipChange
 	// LBHealthyPanic: a pick ignored health because too few hosts are healthy. By upstream.
@@ -140,7 +137,6 @@ var clusterSchema = &stats.Schema{
 		UpstreamCxTotal:                     {Name: "upstream_cx_total"},
 		UpstreamCxActive:                    {Name: "upstream_cx_active", Kind: stats.Gauge},
 		UpstreamCxHTTP1Total:                {Name: "upstream_cx_http1_total"},
-		UpstreamCxHTTP2Total:                {Name: "upstream_cx_http2_total"},
 		UpstreamCxDestroyLocal:              {Name: "upstream_cx_destroy_local"},
 		UpstreamCxDestroyRemote:             {Name: "upstream_cx_destroy_remote"},
 		UpstreamCxConnectFail:               {Name: "upstream_cx_connect_fail"},
@@ -170,7 +166,6 @@ var clusterSchema = &stats.Schema{
 		MembershipTotal:                     {Name: "membership_total", Kind: stats.Gauge},
 		MembershipHealthy:                   {Name: "membership_healthy", Kind: stats.Gauge},
 		MembershipDegraded:                  {Name: "membership_degraded", Kind: stats.Gauge},
-		MembershipExcluded:                  {Name: "membership_excluded", Kind: stats.Gauge},
 		MembershipChange:                    {Name: "membership_change"},
 		LBHealthyPanic:                      {Name: "lb_healthy_panic"},
 		UpdateSuccess:                       {Name: "update_success"},

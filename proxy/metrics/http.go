@@ -36,10 +36,6 @@ const (
 	// DownstreamCxDestroyRemote: the client closed a connection. By downstream.
 	DownstreamCxDestroyRemote
 
-	// DownstreamCxHTTP2Total: a connection turned out to speak HTTP/2. By downstream.
-	DownstreamCxHTTP2Total
-	// DownstreamCxHTTP2Active is those that are open. By downstream.
-	DownstreamCxHTTP2Active
 	// DownstreamCxUpgradesTotal: a request was upgraded or became a tunnel. By downstream.
 	DownstreamCxUpgradesTotal
 	// DownstreamCxUpgradesActive is those that are open. By downstream.
@@ -75,8 +71,6 @@ const (
 	DownstreamRqRxReset
 	// DownstreamRqTxReset: we reset a request instead of answering it to its end. By downstream.
 	DownstreamRqTxReset
-	// DownstreamRqNonRelativePath: a request was refused because its path does not begin with "/". By downstream.
-	DownstreamRqNonRelativePath
 	// DownstreamRqFailedPathNormalization: a request was refused for its path. By downstream.
 	DownstreamRqFailedPathNormalization
 	// DownstreamRqRedirectedWithNormalizedPath: a request was redirected to its normalized path. By downstream.
@@ -125,8 +119,6 @@ var httpSchema = &stats.Schema{
 		DownstreamCxHTTP1Total:                   {Name: "downstream_cx_http1_total"},
 		DownstreamCxHTTP1Active:                  {Name: "downstream_cx_http1_active", Kind: stats.Gauge},
 		DownstreamCxDestroyRemote:                {Name: "downstream_cx_destroy_remote"},
-		DownstreamCxHTTP2Total:                   {Name: "downstream_cx_http2_total"},
-		DownstreamCxHTTP2Active:                  {Name: "downstream_cx_http2_active", Kind: stats.Gauge},
 		DownstreamCxUpgradesTotal:                {Name: "downstream_cx_upgrades_total"},
 		DownstreamCxUpgradesActive:               {Name: "downstream_cx_upgrades_active", Kind: stats.Gauge},
 		DownstreamCxDestroyLocal:                 {Name: "downstream_cx_destroy_local"},
@@ -145,7 +137,6 @@ var httpSchema = &stats.Schema{
 		DownstreamRqOverloadClose:                {Name: "downstream_rq_overload_close"},
 		DownstreamRqRxReset:                      {Name: "downstream_rq_rx_reset"},
 		DownstreamRqTxReset:                      {Name: "downstream_rq_tx_reset"},
-		DownstreamRqNonRelativePath:              {Name: "downstream_rq_non_relative_path"},
 		DownstreamRqFailedPathNormalization:      {Name: "downstream_rq_failed_path_normalization"},
 		DownstreamRqRedirectedWithNormalizedPath: {Name: "downstream_rq_redirected_with_normalized_path"},
 		DownstreamRqWsOnNonWsRoute:               {Name: "downstream_rq_ws_on_non_ws_route"},

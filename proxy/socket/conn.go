@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/invariant"
 	"github.com/meshtap/meshtap/internal/sys"
 )
 
@@ -110,13 +111,15 @@ func (c *Conn) event(ev uint32) {
 	}
 }
 
-// expireNow hands a connection whose deadline d has passed to its handler, if it is idle.
+// expireNow hands a connection whose deadline d has passed to its handler, if it is idle. A connection that was busy when
+// d was read may have become idle since, with a later deadline: it is looked at for nothing then.
 func (c *Conn) expireNow(d int64) bool {
 	if !c.state.CompareAndSwap(idle, busy) {
 		return c.state.Load() == closed
 	}
-	c.expire.CompareAndSwap(d, 0)
-	c.over.Store(true)
+	if c.expire.CompareAndSwap(d, 0) {
+		c.over.Store(true)
+	}
 	c.set.e.Go(c)
 	return true
 }
@@ -157,8 +160,13 @@ func (c *Conn) Expired() bool { return c.over.Load() && c.over.Swap(false) }
 // HungUp reports whether the client has closed its side.
 func (c *Conn) HungUp() bool { return c.hup.Load() }
 
-// WatchHangUp makes a hang-up of the client interrupt w; nil ends that.
-func (c *Conn) WatchHangUp(w *Worker) { c.watcher.Store(w) }
+// WatchHangUp makes a hang-up of the client interrupt w, also one that was before; nil ends that.
+func (c *Conn) WatchHangUp(w *Worker) {
+	c.watcher.Store(w)
+	if w != nil && c.hup.Load() {
+		w.Interrupt()
+	}
+}
 
 // FD returns the descriptor, for socket options. It must not be closed or kept.
 func (c *Conn) FD() int { return c.fd }
@@ -168,6 +176,7 @@ func (c *Conn) Bufs() *bytebuf.Pool { return &c.set.e.Bufs }
 
 // TryRead reads what is there: ErrWouldBlock where there is nothing, io.EOF at the end.
 func (c *Conn) TryRead(p []byte) (int, error) {
+	invariant.Check(len(p) > 0, "socket: no room to read into, which would look like the end")
 	n, e := sys.Recv(c.fd, p)
 	return result(n, e)
 }

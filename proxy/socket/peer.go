@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/invariant"
 	"github.com/meshtap/meshtap/internal/sys"
 )
 
@@ -29,15 +30,20 @@ type Peer struct {
 
 	hup    atomic.Bool
 	closed atomic.Bool
+	wrote  atomic.Int64
 	rd, wr sleeper
+
+	// These belong to the worker that writes: what it sleeps on, and what came of the last try.
+	more  func(uintptr) bool // writeStep
+	rest  []byte
+	taken int
+	full  syscall.Errno
 
 	// The rest belongs to the worker that reads.
 	w    *Worker
 	step func(uintptr) bool
 	out  []byte // what Call has not sent yet
 	buf  *bytebuf.Buf
-	into []byte // where to read, instead of buf
-	n    int
 	err  error
 }
 
@@ -73,7 +79,7 @@ type Dialer struct {
 // closes its side, at any time, from the engine's goroutine: it must not block.
 func (e *Engine) Dial(ctx context.Context, d *Dialer, network, address string, gone func(*Peer)) (*Peer, error) {
 	nd := net.Dialer{Timeout: d.Timeout, KeepAliveConfig: d.KeepAlive, KeepAlive: -1}
-	if d.Source.IsValid() {
+	if d.Source.IsValid() && network != "unix" {
 		nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
 		nd.Control = bindLate
 	}
@@ -106,7 +112,7 @@ func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
 		err = rc.Control(func(fd uintptr) { p.fd = int(fd) })
 	}
 	if err == nil {
-		p.step = p.readStep
+		p.step, p.more = p.readStep, p.writeStep
 		p.rd, p.wr = sleeper{p, false}, sleeper{p, true}
 		p.watch.target = p
 		err = p.set.add(p.fd, &p.watch, sys.RdHup|sys.Edge)
@@ -173,14 +179,6 @@ func (p *Peer) Recv(w *Worker, b *bytebuf.Buf) (*bytebuf.Buf, error) {
 	return got, err
 }
 
-// Read waits for bytes and reads them into dst.
-func (p *Peer) Read(w *Worker, dst []byte) (int, error) {
-	p.into, p.n = dst, 0
-	err := p.run(w)
-	p.into = nil
-	return p.n, err
-}
-
 // run drives the read step until it has bytes, or there is a reason to stop.
 func (p *Peer) run(w *Worker) error {
 	p.w = w
@@ -226,19 +224,13 @@ func (p *Peer) readStep(uintptr) bool {
 
 // take reads once. It reports false where there is nothing to read yet.
 func (p *Peer) take() bool {
-	if p.into != nil {
-		n, e := sys.Recv(p.fd, p.into)
-		if e == syscall.EAGAIN {
-			return false
-		}
-		p.n, p.err = result(n, e)
-		return true
-	}
 	fresh := p.buf == nil
 	if fresh {
 		p.buf = p.set.e.Bufs.Get()
 	}
-	n, e := sys.Recv(p.fd, p.buf.Free())
+	free := p.buf.Free()
+	invariant.Check(len(free) > 0, "socket: no room to read into, which would look like the end")
+	n, e := sys.Recv(p.fd, free)
 	if e == syscall.EAGAIN {
 		if fresh {
 			p.set.e.Bufs.Put(p.buf)
@@ -264,6 +256,7 @@ func (p *Peer) Write(w *Worker, b []byte) error {
 		} else if e != 0 {
 			return e
 		}
+		p.wrote.Add(int64(n))
 		b = b[n:]
 	}
 	return nil
@@ -271,29 +264,36 @@ func (p *Peer) Write(w *Worker, b []byte) error {
 
 // awaitWrite sleeps until the socket takes a part of b.
 func (p *Peer) awaitWrite(w *Worker, b []byte) (n int, err error) {
+	p.rest = b
+	defer func() { p.rest = nil }()
 	for {
 		w.at.Store(&p.wr)
 		if err := w.interrupted(); err != nil {
 			w.at.Store(nil)
 			return 0, err
 		}
-		var e syscall.Errno
-		err := p.rc.Write(func(fd uintptr) bool {
-			n, e = sys.Send(int(fd), b)
-			return e != syscall.EAGAIN
-		})
+		err := p.rc.Write(p.more)
 		w.at.Store(nil)
 		switch {
-		case err == nil && e == 0:
-			return n, nil
+		case err == nil && p.full == 0:
+			return p.taken, nil
 		case err == nil:
-			return 0, e
+			return 0, p.full
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, err
 		}
 		p.wr.set(time.Time{})
 	}
 }
+
+// writeStep runs inside RawConn.Write; false sleeps until the next edge.
+func (p *Peer) writeStep(uintptr) bool {
+	p.taken, p.full = sys.Send(p.fd, p.rest)
+	return p.full != syscall.EAGAIN
+}
+
+// Wrote returns the bytes that the system has taken for sending since the connection was made.
+func (p *Peer) Wrote() int64 { return p.wrote.Load() }
 
 // CloseWrite ends the sending side.
 func (p *Peer) CloseWrite() error {

@@ -12,20 +12,20 @@ import (
 	"github.com/meshtap/meshtap/proxy/metrics"
 )
 
-// Ticket is an admitted attempt. Done or Drop ends it, exactly once.
+// Ticket is an admitted attempt. Done or Drop ends it; what comes after that does nothing.
 type Ticket struct {
 	c       *Cluster
-	h       *Host
-	res     *circuit.Resources
+	h       *Host // nil before Pick and after the end
 	permit  circuit.Permit
 	started int64
 	// State is the circuit's state as the attempt met it.
 	State mesh.CircuitState
 }
 
-// Admit asks the cluster's circuit and its limit of requests. The failure is CircuitOpen or Overflow.
-func (c *Cluster) Admit(p mesh.Priority, shard uint32) (Ticket, *mesh.Failure) {
-	t := Ticket{c: c, res: c.res[p], started: mono.Now()}
+// Admit asks the cluster's circuit. The failure is CircuitOpen. The limits of connections and requests are the pool's to
+// ask, where the attempt comes to them.
+func (c *Cluster) Admit(shard uint32) (Ticket, *mesh.Failure) {
+	t := Ticket{c: c, started: mono.Now()}
 	if !c.used.Load() {
 		c.traffic()
 	}
@@ -38,10 +38,6 @@ func (c *Cluster) Admit(p mesh.Priority, shard uint32) (Ticket, *mesh.Failure) {
 			return t, circuitOpen()
 		}
 		t.permit = v.Permit
-	}
-	if !t.res.Acquire(circuit.Requests) {
-		t.permit.Drop()
-		return t, &mesh.Failure{Kind: mesh.Overflow, Side: mesh.SideInternal, Retry: mesh.RetryAlways, Detail: "too many requests"}
 	}
 	return t, nil
 }
@@ -65,7 +61,11 @@ type Choice struct {
 func (t *Ticket) Pick(ch *Choice, shard uint32) (*Host, *mesh.Failure) {
 	c := t.c
 	if c.Config.Discovery == mesh.OriginalDestination {
-		return t.use(c.original(ch.Destination), shard)
+		h := c.original(ch.Destination)
+		if h == nil {
+			return nil, noHost("no original destination")
+		}
+		return h, t.use(h)
 	}
 	st := c.now.Load()
 	for n := 0; ; n++ {
@@ -80,12 +80,11 @@ func (t *Ticket) Pick(ch *Choice, shard uint32) (*Host, *mesh.Failure) {
 		if n < ch.Avoid && tried(ch.Tried, h) {
 			continue
 		}
-		host, fail := t.use(h, shard)
-		if fail == nil || n >= ch.Avoid+len(st.hosts) {
-			return host, fail
-		}
-		// This host's own circuit refuses: look further, and in the end at each.
-		if n >= ch.Avoid+2 {
+		switch fail := t.use(h); {
+		case fail == nil:
+			return h, nil
+		case n >= ch.Avoid+1:
+			// Its own circuit refuses, as did that of another pick: look at each.
 			return t.any(st, shard)
 		}
 	}
@@ -94,11 +93,8 @@ func (t *Ticket) Pick(ch *Choice, shard uint32) (*Host, *mesh.Failure) {
 // any finds a host whose circuit admits, in order.
 func (t *Ticket) any(st *state, shard uint32) (*Host, *mesh.Failure) {
 	for _, h := range st.hosts {
-		if h.Health() == lb.Unhealthy {
-			continue
-		}
-		if host, fail := t.use(h, shard); fail == nil {
-			return host, nil
+		if h.Health() != lb.Unhealthy && t.use(h) == nil {
+			return h, nil
 		}
 	}
 	t.c.numbers.circuit.Inc(shard, metrics.CircuitRefused)
@@ -119,60 +115,79 @@ func noHost(detail string) *mesh.Failure {
 }
 
 // use makes h the ticket's host, if its own circuit admits.
-func (t *Ticket) use(h *Host, shard uint32) (*Host, *mesh.Failure) {
-	if h == nil {
-		return nil, noHost("no original destination")
-	}
+func (t *Ticket) use(h *Host) *mesh.Failure {
 	if h.breaker != nil {
 		v := h.breaker.Admit(t.started)
 		t.c.transition(v.Transition, h)
 		t.State = v.State
 		if !v.Admitted {
-			return nil, circuitOpen()
+			return circuitOpen()
 		}
 		t.permit = v.Permit
 	}
 	t.h = h
 	h.lbHost.Active.Add(1)
 	h.numbers.total.Add(1)
-	return h, nil
+	return nil
 }
 
 // Answered tells the circuit that the head of an answer came: what it goes by, so that a stream that lasts for hours
 // does not hold it up.
 func (t *Ticket) Answered(status int) {
-	now := mono.Now()
-	t.c.transition(t.permit.Done(now, circuit.Result{Failure: t.fails(status), Took: now - t.started}), t.perHost())
-	t.permit = circuit.Permit{}
+	t.conclude(mono.Now(), t.fails(status))
 }
 
-// Connected tells the circuit that a connection was made, where that is all there is to go by.
-func (t *Ticket) Connected() { t.Answered(0) }
+// Connected tells what a connection that was made says of the host, where that is all there is to go by: how long it
+// lasts, and how it ends, is between its ends. Drop ends the ticket then.
+func (t *Ticket) Connected(rnd uint64) {
+	now := mono.Now()
+	t.conclude(now, false)
+	t.learn(now, &circuit.Attempt{}, false, rnd)
+}
 
 // Done ends the attempt with what came of it: the circuit, outlier detection and the host's numbers learn from it.
 // rnd is random.
 func (t *Ticket) Done(a *circuit.Attempt, rnd uint64) {
-	now := mono.Now()
-	t.end()
-	h := t.h
-	if h == nil {
-		t.permit.Drop()
+	if t.h == nil {
+		t.Drop()
 		return
 	}
-	switch {
-	case tells(a):
-		failed := a.Failure.Kind != mesh.NoFailure || t.fails(a.Status)
-		t.c.transition(t.permit.Done(now, circuit.Result{Failure: failed, Took: now - t.started}), t.perHost())
-	default:
-		t.permit.Drop()
+	now := mono.Now()
+	failed := tells(a) && a.Failure.Kind != mesh.NoFailure
+	if tells(a) {
+		t.conclude(now, failed || t.fails(a.Status))
 	}
-	if a.Failure.Kind == mesh.NoFailure && a.Status < 500 {
-		h.numbers.success.Add(1)
+	if tells(a) || a.Status != 0 {
+		t.learn(now, a, failed || a.Status >= 500, rnd)
+	}
+	t.Drop()
+}
+
+// conclude tells the circuit; it does nothing where that has been done.
+func (t *Ticket) conclude(now int64, failed bool) {
+	t.c.transition(t.permit.Done(now, circuit.Result{Failure: failed, Took: now - t.started}), t.perHost())
+	t.permit = circuit.Permit{}
+}
+
+// learn tells the host's numbers and outlier detection of an attempt.
+func (t *Ticket) learn(now int64, a *circuit.Attempt, failed bool, rnd uint64) {
+	if failed {
+		t.h.numbers.errors.Add(1)
 	} else {
-		h.numbers.errors.Add(1)
+		t.h.numbers.success.Add(1)
 	}
 	if o := t.c.outlier; o != nil {
-		t.c.detected(h, o.Report(now, h.outlier, a, rnd))
+		t.c.detected(t.h, o.Report(now, t.h.outlier, a, rnd))
+	}
+}
+
+// Drop ends an attempt that says nothing, such as one that never got a host.
+func (t *Ticket) Drop() {
+	t.permit.Drop()
+	t.permit = circuit.Permit{}
+	if t.h != nil {
+		t.h.lbHost.Active.Add(-1)
+		t.h = nil
 	}
 }
 
@@ -204,17 +219,4 @@ func (t *Ticket) perHost() *Host {
 		return t.h
 	}
 	return nil
-}
-
-// Drop ends an attempt that says nothing, such as one that never got a host.
-func (t *Ticket) Drop() {
-	t.permit.Drop()
-	t.end()
-}
-
-func (t *Ticket) end() {
-	t.res.Release(circuit.Requests)
-	if t.h != nil {
-		t.h.lbHost.Active.Add(-1)
-	}
 }

@@ -90,7 +90,7 @@ func (c *Cluster) checked(h *Host, r health.Result) {
 	}
 	if to == checkFailed {
 		if h.gone {
-			// Discovery had removed it, and now its check agrees. The next change of members joins the check.
+			// Discovery had removed it, and now its check agrees. The check cannot end itself: the next tick does.
 			c.drop(h.Address, h)
 		} else if c.Config.CloseOnHealthFailure {
 			h.http.CloseIdle()

@@ -12,8 +12,10 @@
 package upstream
 
 import (
+	"cmp"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -47,6 +49,8 @@ type Deps struct {
 	Own func(netip.AddrPort) bool
 	// Guard finds connections that come back to us; nil where none can.
 	Guard pool.Guard
+	// Dials owns the dials of all pools.
+	Dials *pool.Dials
 }
 
 // Cluster is the runtime of one cluster.
@@ -141,14 +145,14 @@ func (c *Cluster) inherit(prev *Cluster) {
 	if c.breaker != nil && prev.breaker != nil && reflect.DeepEqual(c.Config.Breaker, prev.Config.Breaker) {
 		c.breaker = prev.breaker
 	}
-	samePools := *c.pools == *prev.pools
+	samePools := *c.pools == *prev.pools && c.Config.StatName == prev.Config.StatName
 	sameRules := reflect.DeepEqual(c.Config.Outlier, prev.Config.Outlier)
 	sameBreaker := reflect.DeepEqual(c.Config.Breaker, prev.Config.Breaker)
 	sameChecks := reflect.DeepEqual(c.Config.HealthChecks, prev.Config.HealthChecks)
 	prev.mu.Lock()
 	defer prev.mu.Unlock()
 	if sameRules {
-		c.outlier = prev.outlier
+		c.outlier, c.tickAt = prev.outlier, prev.tickAt
 	}
 	prev.handedOn = true
 	for addr, h := range prev.hosts {
@@ -164,11 +168,29 @@ func (c *Cluster) inherit(prev *Cluster) {
 		if sameBreaker {
 			n.breaker = h.breaker
 		}
-		if sameChecks {
-			n.checked.Store(h.checked.Load())
+		n.checked.Store(c.assume(h.checked.Load(), sameChecks))
+		if c.Config.Discovery == mesh.OriginalDestination && prev.Config.Discovery == c.Config.Discovery {
+			n.info.Store(h.info.Load())
+			n.used.Store(h.used.Load())
+			c.originals.Store(addr.IP, c.complete(n))
 		}
 		c.hosts[addr] = n
 	}
+}
+
+// assume returns what is taken to be the result of a host's active check before there is one. Where the checks are
+// others than before, a host that was in service stays so until they say no: in Envoy the cluster that is replaced serves
+// until then.
+func (c *Cluster) assume(was uint32, sameChecks bool) uint32 {
+	switch {
+	case len(c.Config.HealthChecks) == 0:
+		return unchecked
+	case sameChecks:
+		return was
+	case was == unchecked || passes(was):
+		return checkPassed
+	}
+	return checkPending
 }
 
 func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
@@ -190,10 +212,11 @@ func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
 	p.Dialer.Timeout = cfg.ConnectTimeout
 	p.Dialer.Source = cfg.BindSource
 	if k := cfg.KeepAlive; k != nil {
-		p.Dialer.KeepAlive.Enable = true
-		p.Dialer.KeepAlive.Count = k.Probes
-		p.Dialer.KeepAlive.Idle = k.Time
-		p.Dialer.KeepAlive.Interval = k.Interval
+		const system = -1 // package net takes 0 for a default of its own
+		p.Dialer.KeepAlive = net.KeepAliveConfig{
+			Enable: true,
+			Count:  cmp.Or(k.Probes, system), Idle: cmp.Or(k.Time, system), Interval: cmp.Or(k.Interval, system),
+		}
 	}
 	return p
 }

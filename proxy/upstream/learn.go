@@ -41,13 +41,14 @@ func (c *Cluster) detected(h *Host, found []circuit.Detection) {
 
 // Ticks reports whether the cluster has anything to do by the clock.
 func (c *Cluster) Ticks() bool {
-	return c.outlier != nil || c.Config.Discovery == mesh.OriginalDestination
+	return c.outlier != nil || c.Config.Discovery == mesh.OriginalDestination || len(c.Config.HealthChecks) > 0
 }
 
-// Tick does what is due at now (mono): it lets ejected hosts back, and forgets idle original destinations. It returns
-// when it wants to be called again at the latest.
+// Tick does what is due at now (mono): it lets ejected hosts back, forgets idle original destinations, and ends the checks
+// of hosts that have left. It returns when it wants to be called again at the latest.
 func (c *Cluster) Tick(now int64) (next int64) {
 	next = now + int64(maxTick)
+	c.joinChecks()
 	if c.outlier != nil {
 		next = min(next, c.tickOutlier(now))
 	}

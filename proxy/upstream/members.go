@@ -79,15 +79,20 @@ func (c *Cluster) stays(h *Host) bool {
 	return len(c.Config.HealthChecks) > 0 && !c.Config.IgnoreHealthOnRemoval && passes(h.checked.Load())
 }
 
-// host makes a host complete; h is what it inherited, nil for a new one.
+// host returns a complete host; h is what was inherited of it, nil for a new one.
 func (c *Cluster) host(addr mesh.Address, h *Host) *Host {
 	if h == nil {
 		h = &Host{Address: addr, cluster: c, lbHost: &lb.Host{}, outlier: &circuit.HostState{}}
 		c.hosts[addr] = h
 	}
+	return c.complete(h)
+}
+
+// complete gives a host what it has not inherited.
+func (c *Cluster) complete(h *Host) *Host {
 	if h.http == nil {
-		h.http = pool.New(c.pools, addr, c.deps.Engine, c.Stats)
-		h.tcp = pool.New(c.pools, addr, c.deps.Engine, c.Stats)
+		h.http = pool.New(c.pools, h.Address, c.deps.Engine, c.Stats, c.deps.Dials)
+		h.tcp = pool.NewSingle(c.pools, h.Address, c.deps.Engine, c.Stats, c.deps.Dials)
 	}
 	if b := c.Config.Breaker; b != nil && b.PerHost && h.breaker == nil {
 		h.breaker = circuit.NewBreaker(*b, mono.Now())
@@ -102,7 +107,7 @@ func (c *Cluster) host(addr mesh.Address, h *Host) *Host {
 func (c *Cluster) update(h *Host, e *mesh.Endpoint, g mesh.LocalityGroup) {
 	old := h.info.Load()
 	h.info.Store(&info{*e, g})
-	if old == nil || old.endpoint.CheckPort != e.CheckPort || old.endpoint.CheckHost != e.CheckHost {
+	if old == nil || checkedBy(&old.endpoint) != checkedBy(e) {
 		c.startCheck(h)
 	}
 	if old != nil && old.endpoint.Health != e.Health {
@@ -110,6 +115,17 @@ func (c *Cluster) update(h *Host, e *mesh.Endpoint, g mesh.LocalityGroup) {
 			From: old.endpoint.Health, To: e.Health, Source: "discovery",
 		}})
 	}
+}
+
+// checkTarget is what of an endpoint its active check goes by.
+type checkTarget struct {
+	hostname, host string
+	port           uint16
+	off            bool
+}
+
+func checkedBy(e *mesh.Endpoint) checkTarget {
+	return checkTarget{e.Hostname, e.CheckHost, e.CheckPort, e.NoActiveCheck}
 }
 
 // drop takes a host out.

@@ -14,6 +14,7 @@ type decoder struct {
 	mode  bodyMode
 	state chunkState
 	ended bool
+	err   error // the first; there is no way on from it
 	// left is what is left of the body, or of the chunk.
 	left   int64
 	digits uint8
@@ -68,8 +69,12 @@ func (d *decoder) take(b *bytebuf.Buf, lim *Limits) (bytebuf.Piece, error) {
 		hi = b.Hi
 		b.Lo = hi
 	default:
+		if d.err != nil {
+			return bytebuf.Piece{}, d.err
+		}
 		from, to, used, err := d.chunks(b.Bytes(), lim)
 		if err != nil {
+			d.err = err
 			return bytebuf.Piece{}, err
 		}
 		lo, hi = b.Lo+from, b.Lo+to

@@ -16,6 +16,7 @@ type Peer interface {
 	Call(w *socket.Worker, out []byte) (*bytebuf.Buf, error)
 	Recv(w *socket.Worker, b *bytebuf.Buf) (*bytebuf.Buf, error)
 	Write(w *socket.Worker, p []byte) error
+	Wrote() int64
 	CloseWrite() error
 }
 
@@ -40,7 +41,9 @@ type Client struct {
 	answered  bool
 	close     bool // the connection ends with this answer
 	final     bool // the final head is in
-	sent, got int64
+	tried     int  // how much of a head was parsed in vain
+	// before is what had been sent when the exchange began, got what came since.
+	before, got int64
 }
 
 // NewClient returns a connection's codec. done is called once for each exchange, by Release or Abort.
@@ -52,11 +55,14 @@ func NewClient(peer Peer, bufs *bytebuf.Pool, lim *Limits, done func(c *Client, 
 func (c *Client) Begin() {
 	c.served++
 	c.ask, c.switching, c.chunked, c.whole, c.answered, c.close, c.final = "", false, false, false, false, false, false
-	c.sent, c.got = 0, 0
+	c.tried, c.before, c.got = 0, c.peer.Wrote(), 0
 }
 
 // Served returns the number of exchanges that have begun.
 func (c *Client) Served() int { return c.served }
+
+// Closes reports whether the answer said that it is the connection's last.
+func (c *Client) Closes() bool { return c.final && c.close }
 
 // Reused implements codec.ClientStream.
 func (c *Client) Reused() bool { return c.served > 1 }
@@ -65,7 +71,7 @@ func (c *Client) Reused() bool { return c.served > 1 }
 func (c *Client) Answered() bool { return c.answered }
 
 // Sent implements codec.ClientStream.
-func (c *Client) Sent() int64 { return c.sent }
+func (c *Client) Sent() int64 { return c.peer.Wrote() - c.before }
 
 // Received implements codec.ClientStream.
 func (c *Client) Received() int64 { return c.got }
@@ -86,14 +92,19 @@ func (c *Client) request(q *codec.Request) {
 // Call implements codec.ClientStream.
 func (c *Client) Call(w *socket.Worker, q *codec.Request, body []byte, r *codec.Response) error {
 	c.request(q)
-	if c.chunked && len(body) > 0 {
-		c.scratch = appendChunkSize(c.scratch, len(body))
+	out := c.scratch
+	if len(body) > 0 {
+		b := c.bufs.Get()
+		defer c.bufs.Put(b)
+		out = append(b.Free()[:0], out...) // a body beyond the buffer's size makes it grow, which is rare
+		if c.chunked {
+			out = appendChunkSize(out, len(body))
+		}
+		out = append(out, body...)
 	}
-	c.scratch = append(c.scratch, body...)
-	c.scratch = append(c.scratch, chunkTail(c.chunked, len(body) > 0, true)...)
+	out = append(out, chunkTail(c.chunked, len(body) > 0, true)...)
 	c.whole = true
-	c.sent += int64(len(c.scratch))
-	b, err := c.peer.Call(w, c.scratch)
+	b, err := c.peer.Call(w, out)
 	if err != nil {
 		return err
 	}
@@ -143,7 +154,6 @@ func (c *Client) write(w *socket.Worker, p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	c.sent += int64(len(p))
 	return c.peer.Write(w, p)
 }
 
@@ -151,23 +161,35 @@ func (c *Client) write(w *socket.Worker, p []byte) error {
 func (c *Client) Answer(w *socket.Worker, r *codec.Response) error {
 	for {
 		if c.buf != nil && c.buf.Len() > 0 {
-			size, f, err := parseResponse(c.buf.Bytes(), r, c.lim, c.ask, c.switching)
-			if err != nil {
+			if done, err := c.parse(r); done || err != nil {
 				return err
 			}
-			if size > 0 {
-				c.buf.Lo += size
-				c.accept(r, f)
-				return nil
-			}
-			if len(c.buf.Free()) < 1024 {
-				c.buf.Grow(2*c.buf.Len() + 1024)
-			}
+			makeRoom(c.buf)
 		}
 		if err := c.recv(w); err != nil {
 			return err
 		}
 	}
+}
+
+// parse tries to read a head at the front of the buffer.
+func (c *Client) parse(r *codec.Response) (done bool, err error) {
+	b := c.buf.Bytes()
+	if !worthParsing(b, c.tried) {
+		return false, nil
+	}
+	size, f, err := parseResponse(b, r, c.lim, c.ask, c.switching)
+	if err != nil {
+		return false, err
+	}
+	if size == 0 {
+		c.tried = len(b)
+		return false, nil
+	}
+	c.tried = 0
+	c.buf.Lo += size
+	c.accept(r, f)
+	return true, nil
 }
 
 // accept takes in what a head says about the body and the connection.
@@ -251,10 +273,14 @@ func (c *Client) Abort() {
 	c.done(c, false)
 }
 
+// drop leaves an idle connection no more memory than it needs for the next head.
 func (c *Client) drop() {
 	if c.buf != nil {
 		c.bufs.Put(c.buf)
 		c.buf = nil
+	}
+	if cap(c.scratch) > 4<<10 {
+		c.scratch = nil
 	}
 }
 

@@ -72,13 +72,13 @@ var (
 	errCodingVersion = refuse(400, "transfer_encoding_in_http_1_0")
 	errExpect        = refuse(417, "expectation_not_supported")
 	errConnectBody   = refuse(400, "connect_with_body")
+	errOptions       = refuse(400, "too_many_connection_options")
 	errChunkSize     = refuse(400, "bad_chunk_size")
 	errChunkExt      = refuse(400, "chunk_extension_too_large")
 	errChunkEnd      = refuse(400, "bad_chunk_end")
 	errTrailers      = refuse(431, "trailers_too_large")
 	errStatusLine    = refuse(502, "bad_status_line")
 	errSwitch        = refuse(502, "unexpected_101")
-	errTruncated     = refuse(400, "body_truncated")
 )
 
 // head is what the fields of one head say about its framing and its hop.
@@ -93,7 +93,11 @@ type head struct {
 	proto     span // Upgrade's value
 	expect    bool
 	nominates bool // Connection names further fields
+	options   int  // of Connection
 }
+
+// maxOptions bounds the options of Connection fields, each of which is looked for among all fields.
+const maxOptions = 64
 
 type span struct{ lo, hi int }
 
@@ -524,6 +528,9 @@ func (h *head) note(id header.ID, b []byte, v span, l *header.List) error {
 		l.DropLast()
 	case header.Connection:
 		h.connection(val)
+		if h.options > maxOptions {
+			return errOptions
+		}
 		// It stays until nominated has read it where it names other fields.
 		if !h.nominates {
 			l.DropLast()
@@ -546,6 +553,7 @@ func (h *head) note(id header.ID, b []byte, v span, l *header.List) error {
 // connection reads the options of a Connection field (RFC 9110 section 7.6.1).
 func (h *head) connection(val []byte) {
 	eachToken(val, func(tok []byte) {
+		h.options++
 		switch {
 		case header.EqualFold(tok, "close"):
 			h.close = true

@@ -48,6 +48,7 @@ func TestRequestRefused(t *testing.T) {
 		{"RFC 9112 2.3", "unknown minor version", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", "http_version_not_supported"},
 		{"RFC 9112 2.3", "major version 2", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", "http_version_not_supported"},
 		{"RFC 9110 2.5", "HTTP/1.0 not accepted", "GET / HTTP/1.0\r\nHost: a\r\n\r\n", "http_1_0_not_accepted"},
+		{"RFC 9110 7.6.1", "more connection options than anybody needs", "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat("x,", 60) + "\r\nConnection: a,b,c,d,e\r\n\r\n", "too_many_connection_options"},
 		{"RFC 9110 9.1", "method is not a token", "G{}T / HTTP/1.1\r\nHost: a\r\n\r\n", "bad_method"},
 		{"RFC 9110 7.1", "fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request_target"},
 		{"RFC 9112 3.2", "byte above ASCII in the target", "GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n", "bad_request_target"},

@@ -3,6 +3,7 @@
 package h1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync/atomic"
@@ -29,9 +30,9 @@ type Server struct {
 	lim  *Limits
 
 	buf *bytebuf.Buf // bytes not used up yet
-	// part is the beginning of a head whose rest has not come; lines is how many line ends were in it when it was last
-	// looked at, so that a head that drips in is not parsed again for each byte.
-	part []byte
+	// part is the beginning of a head whose rest has not come, and tried how much of the head was parsed in vain.
+	part  []byte
+	tried int
 }
 
 // Init prepares s for a new connection.
@@ -79,16 +80,27 @@ func (s *Server) parse(st *ServerStream, q *codec.Request) (bool, error) {
 		s.buf.Lo += 2
 		b = b[2:]
 	}
-	if len(b) == 0 {
+	if len(b) == 0 || !worthParsing(b, s.tried) {
 		return false, nil
 	}
 	size, closing, err := parseRequest(b, q, s.lim)
-	if err != nil || size == 0 {
+	if err != nil {
 		return false, err
 	}
+	if size == 0 {
+		s.tried = len(b)
+		return false, nil
+	}
 	s.buf.Lo += size
+	s.tried, s.part = 0, nil
 	st.begin(s, q, closing)
 	return true, nil
+}
+
+// worthParsing reports whether a head that was not complete in its first tried bytes may be now: nothing completes but
+// the end of a line. A head that drips in is so not parsed for each byte of it.
+func worthParsing(b []byte, tried int) bool {
+	return tried == 0 || len(b)-tried >= 1<<10 || bytes.IndexByte(b[tried:], '\n') >= 0
 }
 
 // shelve gives the buffer back; the beginning of a head is kept apart, in no more memory than it needs.
@@ -109,19 +121,24 @@ func (s *Server) unshelve() {
 		s.buf = s.bufs.Get()
 	}
 	if len(s.part) > 0 {
-		s.buf.Grow(len(s.part) + s.lim.HeadBytes/2)
+		s.buf.Grow(len(s.part))
 		s.buf.Hi += copy(s.buf.Free(), s.part)
-		s.part = nil
+		s.part = s.part[:0]
 	}
-	if s.buf.Len() == 0 {
-		s.buf.Lo, s.buf.Hi = bytebuf.Room, bytebuf.Room
-	} else if len(s.buf.Free()) < 1024 {
-		s.buf.Grow(2*s.buf.Len() + 1024)
+	makeRoom(s.buf)
+}
+
+// makeRoom makes room to read into behind what is in the buffer.
+func makeRoom(b *bytebuf.Buf) {
+	if b.Len() == 0 {
+		b.Lo, b.Hi = bytebuf.Room, bytebuf.Room
+	} else if len(b.Free()) < 1<<10 {
+		b.Grow(2*b.Len() + 1<<10)
 	}
 }
 
 // Pending reports whether bytes of a further request are here already.
-func (s *Server) Pending() bool { return s.part != nil || s.buf != nil && s.buf.Len() > 0 }
+func (s *Server) Pending() bool { return len(s.part) > 0 || s.buf != nil && s.buf.Len() > 0 }
 
 // Close gives the buffer back.
 func (s *Server) Close() {
@@ -129,7 +146,7 @@ func (s *Server) Close() {
 		s.bufs.Put(s.buf)
 		s.buf = nil
 	}
-	s.part = nil
+	s.part, s.tried = nil, 0
 }
 
 // ServerStream is one request and its answer on a downstream connection.
@@ -140,11 +157,14 @@ type ServerStream struct {
 	scratch []byte
 	ans     answer
 
+	last    bool // the client sends no other request on the connection
 	close   bool // the connection ends with this answer
 	expect  bool // the client waits for 100
 	started bool // the final head is out
 	ended   bool // the answer is out whole
 	tunnel  bool
+	toClose bool // the connection's end is the answer's
+	aborted bool
 	sent    int64
 
 	// whole says that the request was read to its end. The worker that reads the body sets it, the one that answers asks.
@@ -155,7 +175,8 @@ var errAnswerEnded = errors.New("h1: the answer has ended already")
 
 func (st *ServerStream) begin(s *Server, q *codec.Request, closing bool) {
 	st.s, st.q, st.ans, st.sent = s, q, answer{}, 0
-	st.close, st.expect, st.started, st.ended, st.tunnel = closing, q.Expect, false, false, false
+	st.last, st.close, st.expect, st.started, st.ended = closing, closing, q.Expect, false, false
+	st.tunnel, st.toClose, st.aborted = false, false, false
 	if q.Length == codec.Unknown {
 		st.read(byChunks, 0)
 	} else {
@@ -175,9 +196,12 @@ func (st *ServerStream) Refuse(s *Server, q *codec.Request) {
 		q.Protocol = mesh.HTTP11
 	}
 	st.begin(s, q, true)
-	st.expect = false
+	st.last, st.expect = false, false
 	st.read(noBody, 0)
 }
+
+// Last reports whether the client has said that it sends no other request.
+func (st *ServerStream) Last() bool { return st.last }
 
 // BodyEnded reports whether the request was read to its end.
 func (st *ServerStream) BodyEnded() bool { return st.whole.Load() }
@@ -247,6 +271,13 @@ func (st *ServerStream) Continue(w *socket.Worker) error {
 // CloseAfter makes this answer the connection's last.
 func (st *ServerStream) CloseAfter() { st.close = true }
 
+// Abort implements codec.ServerStream.
+func (st *ServerStream) Abort() { st.close, st.aborted = true, true }
+
+// MustReset reports whether the connection must be reset for the client to see that the answer broke off: where its end
+// is the connection's, an end in order would look like the answer's own.
+func (st *ServerStream) MustReset() bool { return st.aborted && st.toClose && !st.ended }
+
 // Inform sends a 1xx answer. An HTTP/1.0 client is not sent any (RFC 9110 section 15.2).
 func (st *ServerStream) Inform(w *socket.Worker, status int, h *header.List) error {
 	if st.started || st.q.Protocol == mesh.HTTP10 {
@@ -281,18 +312,22 @@ func (st *ServerStream) frame(r *codec.Response, first int, end bool) {
 		// The client may still be sending: what comes cannot be told from a next request for certain.
 		st.close = true
 	}
+	if asked := string(st.q.Method) == "CONNECT" || len(st.q.Upgrade) > 0; asked && !r.Switched {
+		// What the client has sent behind its request may be for the tunnel that there is not, and no request.
+		st.close = true
+	}
 	old := st.q.Protocol == mesh.HTTP10
 	if old && end && r.Length == codec.Unknown {
 		r.Length = int64(first)
 	}
 	switch {
 	case r.Switched:
-		st.tunnel = true
+		st.tunnel, st.toClose = true, true
 		st.read(toClose, 0)
 	case string(st.q.Method) == "HEAD", r.Status == 304, r.Status == 204:
 		st.ans.bodiless = true
 	case r.Length == codec.Unknown && old:
-		st.close = true
+		st.close, st.toClose = true, true
 	case r.Length == codec.Unknown:
 		st.ans.chunked = true
 	}

@@ -71,6 +71,7 @@ func (c *wire) Recv(w *socket.Worker, b *bytebuf.Buf) (*bytebuf.Buf, error) {
 }
 
 func (c *wire) CloseWrite() error { return nil }
+func (c *wire) Wrote() int64      { return int64(c.out.Len()) }
 
 func server(in ...string) (*Server, *wire) {
 	c := &wire{in: in}

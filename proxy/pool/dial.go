@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/meshtap/meshtap/circuit"
+	"github.com/meshtap/meshtap/internal/mono"
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/socket"
+)
+
+// Dials are the dials under way of all pools of a proxy. They outlive the requests that asked for them, and so have an
+// owner of their own.
+type Dials struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// NewDials returns the owner of dials. Close ends it.
+func NewDials() *Dials {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Dials{ctx: ctx, cancel: cancel}
+}
+
+// Close ends the dials that are under way and waits for them. No request may use a pool any more.
+func (d *Dials) Close() {
+	d.cancel()
+	d.wg.Wait()
+}
+
+// dial opens one connection and gives it, or the failure, to the first who waits.
+func (p *Pool) dial(res *circuit.Resources) {
+	p.stats.Inc(0, metrics.UpstreamCxTotal)
+	p.stats.Inc(0, metrics.UpstreamCxActive)
+	c := &Conn{pool: p, res: res, born: mono.Now()}
+	peer, err := p.engine.Dial(p.dials.ctx, &p.cfg.Dialer, p.addr.Network(), p.addr.String(), func(*socket.Peer) { c.hungUp() })
+	p.stats.Observe(0, metrics.UpstreamCxConnectMs, mono.Now()-c.born)
+	if err == nil && !p.enter(peer) {
+		peer.Close()
+		err = errCircle
+	}
+	if err != nil {
+		p.failed(res, p.connectFailure(err))
+		return
+	}
+	p.mu.Lock()
+	c.Peer, c.born = peer, mono.Now()
+	p.dialing--
+	p.open++
+	kept := p.place(c)
+	p.mu.Unlock()
+	switch {
+	case !kept:
+		c.close(local)
+	case peer.HungUp(): // before the news could find it
+		c.hungUp()
+	}
+}
+
+// errCircle ends a connection that a redirect rule has brought back to us.
+var errCircle = errors.New("the connection came back to this proxy: exclude its own traffic from the redirect rules")
+
+// enter tells the guard of a new connection.
+func (p *Pool) enter(peer *socket.Peer) (ok bool) {
+	return p.cfg.Guard == nil || p.addr.Pipe != "" || p.cfg.Guard.Dialed(peer.LocalAddr(), p.addr.IP)
+}
+
+// connectFailure counts and names why a connection could not be opened.
+func (p *Pool) connectFailure(err error) *mesh.Failure {
+	p.stats.Dec(0, metrics.UpstreamCxActive)
+	p.stats.Inc(0, metrics.UpstreamCxDestroyRemote)
+	p.stats.Inc(0, metrics.UpstreamCxConnectFail)
+	f := &mesh.Failure{Kind: mesh.ConnectFailure, Side: mesh.SideUpstream, Retry: mesh.RetryAlways}
+	var sys *os.SyscallError
+	switch {
+	case os.IsTimeout(err):
+		p.stats.Inc(0, metrics.UpstreamCxConnectTimeout)
+		f.Kind, f.Detail = mesh.ConnectTimeout, "connection timeout"
+	case err == errCircle:
+		f.Detail = err.Error()
+	case errors.As(err, &sys):
+		f.Detail = sys.Syscall + ": " + sys.Err.Error()
+	default:
+		f.Detail = "connection failure"
+	}
+	return f
+}
+
+// failed tells the first who waits that there is no connection. Where there is no other connection either, that goes for
+// all who have no dial of their own, as in Envoy: nothing would come free for them.
+func (p *Pool) failed(res *circuit.Resources, f *mesh.Failure) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dialing--
+	res.Release(circuit.Connections)
+	p.fail(0, f)
+	for p.open == 0 && len(p.waiting) > p.dialing {
+		p.fail(p.dialing, f)
+	}
+	p.feed()
+}
+
+// fail tells the i-th of the queue, if there is one. p.mu is held.
+func (p *Pool) fail(i int, f *mesh.Failure) {
+	if i >= len(p.waiting) {
+		return
+	}
+	wt := p.waiting[i]
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	p.stats.Inc(wt.w.Shard, metrics.UpstreamRqPendingFailureEject)
+	wt.fail = f
+	wt.w.Signal()
+}
