@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"net/url"
+	"runtime"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+const (
+	// bufFull ends a batch for the sinks' queues, in bytes of one encoding; bufBytes is what both can grow to.
+	bufFull  = 48 << 10
+	bufBytes = 2 * (bufFull + event.MaxSize)
+)
+
+// sliceSize is how many records the batcher handles before it lets others run: encoding a large batch at once would hold
+// a processor that requests need.
+const sliceSize = 64
+
+// batcher is the state of the goroutine that numbers and encodes events.
+type batcher struct {
+	boot  []byte
+	meter *meter
+	seq   uint64 // the last number given
+	fill  filler
+	ev    event.Event
+	enc   *event.Encoder
+	items []item
+	out   []encoded
+	// The forms that sinks want, and the bytes of out in each.
+	json, proto       bool
+	jsonBuf, protoBuf []byte
+}
+
+// encoded is a numbered event, or a loss. Its bytes are in the batcher's buffers.
+type encoded struct {
+	seq         uint64
+	kind        event.Kind
+	key         []byte
+	json, proto []byte
+	loss        loss
+}
+
+// source returns the attribute of that name, a URI reference.
+func source(s Source, n mesh.Node) []byte {
+	parts := [...][2]string{{s.Cluster, n.Cluster}, {s.Namespace, ""}, {s.Workload, ""}, {s.Proxy, n.ID}}
+	b := []byte("/meshtap")
+	for _, p := range parts {
+		part := p[0]
+		if part == "" {
+			part = p[1]
+		}
+		if part == "" {
+			part = "-"
+		}
+		b = append(append(b, '/'), url.PathEscape(string(cut(part, maxSourcePart)))...)
+	}
+	return b
+}
+
+// maxSourcePart bounds a part of the source, in bytes.
+const maxSourcePart = 96
+
+// batch is the batcher's goroutine.
+func (t *Tap) batch() {
+	defer close(t.stopped)
+	for !t.work() {
+	}
+}
+
+// work handles records as long as there are any, then sleeps until an event wakes it. It returns true once the tap is
+// closed and the rings are empty, and false after a panic, which costs the slice of records that was being handled.
+func (t *Tap) work() (done bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.log.Error("the event tap failed on a record", zap.Any("panic", p), zap.Stack("stack"))
+		}
+	}()
+	timer := time.NewTimer(flushEvery)
+	defer timer.Stop()
+	for {
+		wait, worked := flushEvery, t.round()
+		if next := t.batcher.meter.tick(t, !worked); !worked {
+			wait = next
+			t.idle.Store(true)
+			if t.waiting() { // it came before the flag was there to be seen
+				wait = 0
+			}
+		}
+		timer.Reset(wait)
+		select {
+		case <-timer.C:
+		case <-t.wake:
+		case <-t.stop:
+			for t.round() {
+			}
+			return true
+		}
+		t.idle.Store(false)
+	}
+}
+
+// waiting tells whether a ring holds anything.
+func (t *Tap) waiting() bool {
+	for i := range t.rings {
+		if !t.rings[i].empty() {
+			return true
+		}
+	}
+	return !t.notices.empty()
+}
+
+// round takes what is in the rings now, and tells whether there was anything. It looks at the notices first and takes
+// them last: what led to a notice was observed before it, and comes before it.
+func (t *Tap) round() (worked bool) {
+	notices := t.notices.count()
+	for i := range t.rings {
+		r := &t.rings[i]
+		worked = t.drain(r, r.count(), t.batcher.outcome) || worked
+	}
+	worked = t.drain(&t.notices, notices, t.batcher.notice) || worked
+	for _, s := range t.runners {
+		s.rouse()
+	}
+	return worked
+}
+
+// drain takes n events from a ring in slices, and the losses that stand among and behind them.
+func (t *Tap) drain(r *ring, n uint64, fill func([]byte)) (worked bool) {
+	for {
+		taken, events := t.slice(r, min(n, sliceSize), fill)
+		worked = worked || taken
+		if n -= min(n, events); n == 0 || !taken {
+			return worked
+		}
+		runtime.Gosched()
+	}
+}
+
+// slice moves up to max events, and losses, from a ring to all sinks.
+func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events uint64) {
+	t.cut.Lock()
+	defer t.cut.Unlock()
+	b := &t.batcher
+	b.items = r.next(b.items[:0], int(max))
+	for _, it := range b.items {
+		if it.loss.count > 0 {
+			l := it.loss
+			l.firstSeq, l.lastSeq = b.seq+1, b.seq+l.count
+			b.seq += l.count
+			b.out = append(b.out, encoded{loss: l})
+			continue
+		}
+		b.seq++
+		events++
+		fill(it.b)
+		b.encode()
+		if len(b.jsonBuf) > bufFull || len(b.protoBuf) > bufFull {
+			t.handOver()
+		}
+	}
+	if len(b.items) == 0 {
+		return false, 0
+	}
+	t.handOver()
+	r.mu.Lock()
+	r.pending -= events
+	r.release()
+	r.mu.Unlock()
+	return true, events
+}
+
+// handOver gives what is encoded to all sinks.
+func (t *Tap) handOver() {
+	b := &t.batcher
+	now := time.Now().UnixNano()
+	for _, s := range t.runners {
+		s.push(b.out, now)
+	}
+	b.out, b.jsonBuf, b.protoBuf, b.fill.scratch = b.out[:0], b.jsonBuf[:0], b.protoBuf[:0], b.fill.scratch[:0]
+}
+
+func (b *batcher) outcome(rec []byte) { b.fill.outcome(&b.ev, rec) }
+
+// notice reads a notice, which Notify has encoded with a stand-in for its identity.
+func (b *batcher) notice(rec []byte) {
+	if err := b.ev.DecodeProto(rec); err != nil {
+		panic("eventtap: the tap cannot read its own notice: " + err.Error())
+	}
+}
+
+// encode numbers the event and appends it in every form that a sink wants.
+func (b *batcher) encode() {
+	e := &b.ev
+	e.Sequence = b.seq
+	e.ID = b.fill.id(b.boot, b.seq)
+	out := encoded{seq: b.seq, kind: e.Kind, key: e.PartitionKey}
+	if b.proto {
+		at := len(b.protoBuf)
+		b.protoBuf = b.enc.AppendProto(b.protoBuf, e)
+		out.proto = b.protoBuf[at:]
+	}
+	if b.json {
+		at := len(b.jsonBuf)
+		b.jsonBuf = b.enc.AppendJSON(b.jsonBuf, e)
+		out.json = b.jsonBuf[at:]
+	}
+	b.out = append(b.out, out)
+}
+
+// id returns the id of the event with a number.
+func (f *filler) id(boot []byte, seq uint64) []byte {
+	at := len(f.scratch)
+	f.scratch = append(append(f.scratch, boot...), '-')
+	f.scratch = strconv.AppendUint(f.scratch, seq, 10)
+	return f.scratch[at:]
+}

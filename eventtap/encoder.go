@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/meshtap/meshtap/eventtap/event"
+)
+
+// The bounds of a batch: it is full with so many events, or so many bytes.
+const (
+	batchEvents = 64
+	bodyBytes   = 64 << 10
+	bodyFull    = bodyBytes - event.MaxSize
+	nameBytes   = 16 << 10
+	maxNames    = 1 << 10 // those of one event
+	// flightBytes is what one batch takes of a sink's memory.
+	flightBytes = bodyBytes + nameBytes
+)
+
+// The layout of a record in a sink's queue: streamseq, sequence, kind, the length of the key, the key, and the event in
+// the sink's form without its streamseq.
+const sinkHead = 8 + 8 + 1 + 2
+
+func putSinkRecord(b []byte, stream uint64, e *encoded, key, body []byte) int {
+	binary.LittleEndian.PutUint64(b, stream)
+	binary.LittleEndian.PutUint64(b[8:], e.seq)
+	b[16] = byte(e.kind)
+	binary.LittleEndian.PutUint16(b[17:], uint16(len(key)))
+	n := sinkHead + copy(b[sinkHead:], key)
+	return n + copy(b[n:], body)
+}
+
+// encoder lays out the records of a sink's queue as the sink asked for.
+type encoder struct {
+	caps               Caps
+	json               bool // the form of the records
+	name, boot, source []byte
+	ev                 event.Event
+	tmp                []byte
+}
+
+// number names an event in both of its sequences.
+type number struct{ seq, stream uint64 }
+
+// flight is a batch on its way, with the memory for its bytes.
+type flight struct {
+	batch   Batch
+	body    []byte
+	names   []byte   // ids and keys
+	numbers []number // of the batch's events; a lost event has none
+	events  uint64   // those that have
+	sent    bool     // and done was not called yet
+	done    func(error)
+}
+
+func (f *flight) reset() {
+	if f.body == nil {
+		f.body, f.names = make([]byte, 0, bodyBytes), make([]byte, 0, nameBytes)
+	}
+	f.batch.Events, f.batch.Body = f.batch.Events[:0], nil
+	f.body, f.names, f.numbers, f.events = f.body[:0], f.names[:0], f.numbers[:0], 0
+}
+
+func (f *flight) full() bool {
+	return len(f.batch.Events) == batchEvents || len(f.body) > bodyFull || len(f.names) > nameBytes-maxNames
+}
+
+// add appends a record, or tells of a loss.
+func (c *encoder) add(f *flight, it item) {
+	var n number
+	var ev Event
+	var body []byte
+	if it.loss.count > 0 {
+		ev = Event{Kind: event.Lost, Key: noKey}
+		body = c.lost(&it.loss)
+	} else {
+		le := binary.LittleEndian
+		n = number{le.Uint64(it.b[8:]), le.Uint64(it.b)}
+		end := sinkHead + int(le.Uint16(it.b[17:]))
+		ev = Event{Kind: event.Kind(it.b[16]), Sequence: n.seq, Key: f.keep(it.b[sinkHead:end])}
+		body = it.b[end:]
+		f.events++
+	}
+	if !c.caps.Keyed {
+		ev.Key = nil
+	}
+	if c.caps.Encoding.separate() || len(f.batch.Events) == 0 {
+		ev.ID = c.id(f, n.seq, &it.loss)
+	}
+	ev.Body = c.body(f, body, n.stream)
+	f.numbers = append(f.numbers, n)
+	f.batch.Events = append(f.batch.Events, ev)
+}
+
+// body appends an event, with its streamseq where it has one, and what the encoding puts around it.
+func (c *encoder) body(f *flight, body []byte, stream uint64) []byte {
+	size := len(body)
+	if stream != 0 {
+		size += event.StreamSeqSize
+	}
+	switch c.caps.Encoding {
+	case JSONBatch:
+		sep := byte(',')
+		if len(f.body) == 0 {
+			sep = '['
+		}
+		f.body = append(f.body, sep)
+	case ProtoBatch:
+		f.body = event.AppendProtoBatchHead(f.body, size)
+	case ProtoDelimited:
+		f.body = binary.AppendUvarint(f.body, uint64(size))
+	}
+	lo := len(f.body)
+	f.body = append(f.body, body...)
+	if stream != 0 && c.json {
+		f.body = event.AppendStreamSeqJSON(f.body, stream)
+	} else if stream != 0 {
+		f.body = event.AppendStreamSeq(f.body, stream)
+	}
+	hi := len(f.body)
+	if c.caps.Encoding == JSONLines {
+		f.body = append(f.body, '\n')
+	}
+	return f.body[lo:hi:hi]
+}
+
+// end completes the batch.
+func (c *encoder) end(f *flight) {
+	switch c.caps.Encoding {
+	case JSONBatch:
+		f.body = append(f.body, ']')
+		f.batch.Body = f.body
+	case JSONLines, ProtoDelimited, ProtoBatch:
+		f.batch.Body = f.body
+	}
+}
+
+func (f *flight) keep(b []byte) []byte {
+	at := len(f.names)
+	f.names = append(f.names, b...)
+	return f.names[at:len(f.names):len(f.names)]
+}
+
+// id returns the id of an event, or of the lost event that tells of a loss.
+func (c *encoder) id(f *flight, seq uint64, l *loss) []byte {
+	at := len(f.names)
+	f.names = c.appendID(f.names, seq, l)
+	return f.names[at:len(f.names):len(f.names)]
+}
+
+func (c *encoder) appendID(dst []byte, seq uint64, l *loss) []byte {
+	dst = append(append(dst, c.boot...), '-')
+	if seq != 0 {
+		return strconv.AppendUint(dst, seq, 10)
+	}
+	dst = append(append(dst, c.name...), '-')
+	dst = append(append(dst, l.reason.String()...), '-')
+	return strconv.AppendUint(dst, l.firstStream, 10)
+}
+
+// lost returns the event that tells of a loss, in the sink's form, until the next call.
+func (c *encoder) lost(l *loss) []byte {
+	e := &c.ev
+	e.Reset(event.Lost)
+	origin := c.name
+	if l.reason == RingFull {
+		origin = ringName
+	}
+	e.ID = c.appendID(nil, 0, l)
+	e.Source, e.BootID, e.PartitionKey, e.Time = c.source, c.boot, noKey, l.lastTime
+	e.Texts[event.Reason], e.Texts[event.Origin] = []byte(l.reason.String()), origin
+	for n, v := range map[event.Number]uint64{
+		event.Count: l.count, event.FirstSequence: l.firstSeq, event.LastSequence: l.lastSeq,
+		event.FirstStreamSeq: l.firstStream, event.LastStreamSeq: l.lastStream,
+		event.FirstTime: uint64(l.firstTime), event.LastTime: uint64(l.lastTime),
+	} {
+		e.Numbers[n] = int64(v)
+	}
+	if c.json {
+		c.tmp = e.AppendJSON(c.tmp[:0])
+	} else {
+		c.tmp = e.AppendProto(c.tmp[:0])
+	}
+	return c.tmp
+}
+
+var ringName = []byte("ring")

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+)
+
+// MaxBatch bounds a message that Split takes apart, in bytes.
+const MaxBatch = 1 << 20
+
+// Decode reads one event in either encoding, which it tells apart by the first byte; see DecodeProto and DecodeJSON.
+func (e *Event) Decode(b []byte) error {
+	if len(b) > 0 && b[0] == '{' { // in protobuf the beginning of a group, which proto3 does not have
+		return e.DecodeJSON(b)
+	}
+	return e.DecodeProto(b)
+}
+
+// Split returns the events of a message of one of the media types above, in order and not decoded. They are borrowed
+// from body.
+func Split(mediaType string, body []byte) ([][]byte, error) {
+	if len(body) > MaxBatch {
+		return nil, fmt.Errorf("event: a message of %d bytes, at most %d are allowed", len(body), MaxBatch)
+	}
+	base, _, err := mime.ParseMediaType(mediaType)
+	if err != nil {
+		return nil, fmt.Errorf("event: media type %q: %w", mediaType, err)
+	}
+	switch base {
+	case TypeJSON, TypeProto:
+		return [][]byte{body}, nil
+	case TypeJSONBatch:
+		var raw []json.RawMessage
+		if err := json.Unmarshal(body, &raw); err != nil {
+			return nil, fmt.Errorf("event: not a JSON batch: %w", err)
+		}
+		out := make([][]byte, len(raw))
+		for i, b := range raw {
+			out[i] = b
+		}
+		return out, nil
+	case TypeProtoBatch:
+		return splitProto(body)
+	}
+	return nil, fmt.Errorf("event: media type %q, must be %s, %s, %s or %s", mediaType, TypeJSON, TypeJSONBatch, TypeProto, TypeProtoBatch)
+}
+
+func splitProto(b []byte) (out [][]byte, err error) {
+	r := reader{b: b}
+	for r.next() {
+		if r.tag == tagBatchEvent {
+			out = append(out, r.val)
+		}
+	}
+	if r.bad {
+		return nil, errors.New("event: not a CloudEventBatch in protobuf")
+	}
+	return out, nil
+}
+
+// NextDelimited returns the first event of a stream of protobuf events, each behind its length, and what follows it. n is
+// 0 where the stream ends in the middle of an event, or at its end.
+func NextDelimited(b []byte) (e, rest []byte, n int, err error) {
+	size, k := binary.Uvarint(b)
+	switch {
+	case k < 0 || k > 0 && size > MaxSize:
+		return nil, b, 0, fmt.Errorf("event: the length of an event is %d, at most %d is allowed", size, MaxSize)
+	case k == 0 || size > uint64(len(b)-k):
+		return nil, b, 0, nil
+	}
+	n = k + int(size)
+	return b[k:n], b[n:], n, nil
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"unicode/utf8"
+
+	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// The limits of a notice's texts, in bytes.
+const (
+	maxName    = 160
+	maxReason  = 256
+	maxVersion = 64
+)
+
+// maxNotice is the size of the largest notice in its ring, in bytes.
+const maxNotice = 8 << 10
+
+// kinds maps notices to events.
+var kinds = [...]event.Kind{
+	mesh.NoticeCircuit:        event.Circuit,
+	mesh.NoticeEjection:       event.Ejection,
+	mesh.NoticeHealth:         event.Health,
+	mesh.NoticeConfigAccepted: event.Config,
+	mesh.NoticeConfigRejected: event.Config,
+	mesh.NoticeStart:          event.Lifecycle,
+	mesh.NoticeDrain:          event.Lifecycle,
+	mesh.NoticeStop:           event.Lifecycle,
+}
+
+// noticeEvent makes an event of a notice, with everything but its identity. Notices are rare, so it allocates.
+func noticeEvent(n *mesh.Notice) *event.Event {
+	e := new(event.Event)
+	e.Reset(kinds[n.Kind])
+	e.Time = n.Time
+	e.Texts[event.Cluster] = cut(n.Cluster, maxName)
+	e.Subject, e.PartitionKey = event.AppendAttribute(nil, e.Texts[event.Cluster]), noKey
+	if len(e.Subject) > 0 {
+		e.PartitionKey = e.Subject
+	}
+	if n.Host.IP.IsValid() || n.Host.Pipe != "" {
+		e.Texts[event.Host] = cut(n.Host.String(), maxName)
+	}
+	switch {
+	case n.Circuit != nil:
+		fillCircuit(e, n.Circuit)
+	case n.Ejection != nil:
+		fillEjection(e, n.Ejection)
+	case n.Health != nil:
+		fillHealth(e, n.Health)
+	case n.Config != nil:
+		fillConfig(e, n.Kind, n.Config)
+	}
+	if e.Kind == event.Lifecycle {
+		fillLifecycle(e, n.Kind, n.Lifecycle)
+	}
+	return e
+}
+
+func fillCircuit(e *event.Event, c *mesh.CircuitNotice) {
+	e.Texts[event.From], e.Texts[event.To] = []byte(c.From.String()), []byte(c.To.String())
+	e.Texts[event.Reason] = cut(c.Reason, maxReason)
+	e.Numbers[event.Requests] = int64(c.Requests)
+	e.Numbers[event.Failures], e.Numbers[event.Slow] = int64(c.Failures), int64(c.Slow)
+}
+
+func fillEjection(e *event.Event, c *mesh.EjectionNotice) {
+	e.Numbers[event.Ejected], e.Numbers[event.Enforced] = bit(c.Ejected), bit(c.Enforced)
+	e.Texts[event.Reason] = cut(c.Reason, maxReason)
+	e.Numbers[event.Times], e.Numbers[event.EjectedFor] = int64(c.Times), max(c.For, 0)
+}
+
+var healths = [...]string{
+	mesh.HealthUnknown: "unknown", mesh.HealthHealthy: "healthy", mesh.HealthUnhealthy: "unhealthy",
+	mesh.HealthDraining: "draining", mesh.HealthTimeout: "timeout", mesh.HealthDegraded: "degraded",
+}
+
+func fillHealth(e *event.Event, c *mesh.HealthNotice) {
+	e.Texts[event.From], e.Texts[event.To] = []byte(healths[c.From]), []byte(healths[c.To])
+	e.Texts[event.Origin], e.Texts[event.Reason] = cut(c.Source, maxReason), cut(c.Reason, maxReason)
+}
+
+func fillConfig(e *event.Event, kind mesh.NoticeKind, c *mesh.ConfigNotice) {
+	result := "accepted"
+	if kind == mesh.NoticeConfigRejected {
+		result = "rejected"
+	}
+	e.Texts[event.Result], e.Texts[event.Resource] = []byte(result), []byte(c.Kind.String())
+	e.Texts[event.Version] = cut(c.Version, maxVersion)
+	e.Numbers[event.Accepted], e.Numbers[event.Rejected] = int64(c.Accepted), int64(c.Rejected)
+	for _, r := range c.Errors {
+		it := e.AddItem()
+		if it == nil {
+			break
+		}
+		it.Texts[event.ItemKind], it.Texts[event.ItemName] = []byte(r.Kind.String()), cut(r.Name, maxName)
+		it.Texts[event.ItemReason] = cut(r.Reason, maxReason)
+	}
+}
+
+func fillLifecycle(e *event.Event, kind mesh.NoticeKind, c *mesh.LifecycleNotice) {
+	phase := map[mesh.NoticeKind]string{mesh.NoticeStart: "start", mesh.NoticeDrain: "drain", mesh.NoticeStop: "stop"}[kind]
+	e.Texts[event.Phase] = []byte(phase)
+	if c == nil {
+		return
+	}
+	e.Texts[event.Version], e.Texts[event.Reason] = cut(c.Version, maxVersion), cut(c.Reason, maxReason)
+	e.Numbers[event.Connections], e.Numbers[event.Requests] = max(c.Connections, 0), max(c.Requests, 0)
+}
+
+// cut returns a text of at most max bytes, as UTF-8.
+func cut(s string, max int) []byte {
+	if len(s) > max {
+		for max > 0 && !utf8.RuneStart(s[max]) {
+			max--
+		}
+		s = s[:max]
+	}
+	return event.AppendValid(nil, []byte(s))
+}
+
+func bit(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

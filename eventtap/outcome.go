@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/mesh"
+)
+
+// filler makes events of records. Its scratch holds the bytes that an event cannot borrow from the record, until its
+// owner empties it.
+type filler struct {
+	scratch []byte
+}
+
+// outcome fills e with everything but its identity from a record that putOutcome wrote.
+func (f *filler) outcome(e *event.Event, b []byte) {
+	small := b[atSmall : atSmall+numSmall]
+	kind := event.Request
+	if mesh.OutcomeKind(small[0]) == mesh.OutcomeTCP {
+		kind = event.Connection
+	}
+	e.Reset(kind)
+	rest := f.texts(e, b)
+	f.numbers(e, b)
+
+	t, n := &e.Texts, &e.Numbers
+	t[event.Direction] = directions[small[1]]
+	t[event.ProtocolVersion] = versions[small[2]]
+	t[event.UpstreamProtocol] = versions[small[3]]
+	t[event.FailureSide] = sides[small[4]]
+	t[event.CircuitState] = f.text(mesh.CircuitState(small[6]).String())
+	n[event.Fallback] = int64(small[7])
+	t[event.Method] = f.text(methods[small[8]])
+	t[event.Scheme] = f.text(schemes[small[9]])
+
+	status := n[event.Status]
+	if failure := mesh.FailureKind(small[5]); failure != mesh.NoFailure {
+		t[event.ErrorType] = f.text(failure.String())
+	} else if status >= 500 {
+		at := len(f.scratch)
+		f.scratch = strconv.AppendInt(f.scratch, status, 10)
+		t[event.ErrorType] = f.scratch[at:]
+	}
+	if flags := mesh.Flags(binary.LittleEndian.Uint32(b[atFlags:])); flags != 0 {
+		at := len(f.scratch)
+		f.scratch = flags.Append(f.scratch)
+		t[event.ResponseFlags] = f.scratch[at:]
+	}
+	if a := getAddr(b[atUpstream:]); a.IsValid() {
+		t[event.PeerAddress], n[event.PeerPort] = f.addr(a.Addr()), int64(a.Port())
+	}
+	if a := getAddr(b[atLocal:]); a.IsValid() {
+		t[event.LocalAddress], n[event.LocalPort] = f.addr(a.Addr()), int64(a.Port())
+	}
+	if a := getAddr(b[atClient:]); a.IsValid() {
+		t[event.ClientAddress] = f.addr(a.Addr())
+	}
+	for range small[10] {
+		rest = f.try(e.AddItem(), rest)
+	}
+	e.Subject = f.attribute(t[event.Cluster])
+	if e.PartitionKey = e.Subject; len(e.PartitionKey) == 0 {
+		e.PartitionKey = f.attribute(t[event.Listener])
+	}
+	if len(e.PartitionKey) == 0 {
+		e.PartitionKey = noKey
+	}
+}
+
+var (
+	noKey      = []byte(event.NoKey)
+	directions = [...][]byte{nil, []byte("inbound"), []byte("outbound")}
+	versions   = [...][]byte{nil, []byte("1.0"), []byte("1.1"), []byte("2")}
+	sides      = [...][]byte{nil, []byte("downstream"), []byte("upstream"), []byte("internal")}
+)
+
+// numbers are the numbers of a record in order; those that are points keep negative values, which are event.Absent.
+var numbers = [numNumbers]event.Number{
+	1: event.Duration, 2: event.RequestEnd, 3: event.UpstreamStart, 4: event.UpstreamFirst, 5: event.UpstreamEnd,
+	6: event.UpstreamTook, 7: event.RequestBodySize, 8: event.ResponseBodySize, 9: event.RequestHeaderSize,
+	10: event.ResponseHeaderSize, 11: event.UpstreamSentSize, 12: event.UpstreamReceivedSize,
+}
+
+func (f *filler) numbers(e *event.Event, b []byte) {
+	le := binary.LittleEndian
+	e.Time = int64(le.Uint64(b[atNumbers:]))
+	for i := 1; i < numNumbers-1; i++ {
+		v := int64(le.Uint64(b[atNumbers+8*i:]))
+		switch slot := numbers[i]; {
+		case v >= 0:
+			e.Numbers[slot] = v
+		case i >= 2 && i <= 6:
+			e.Numbers[slot] = event.Absent
+		}
+	}
+	e.Numbers[event.ConnectionID] = int64(le.Uint64(b[atNumbers+8*(numNumbers-1):]))
+	e.Numbers[event.Status] = int64(le.Uint16(b[atStatus:]))
+	attempts := int64(le.Uint16(b[atAttempts:]))
+	e.Numbers[event.Attempts] = attempts
+	e.Numbers[event.ResendCount] = max(attempts-1, 0)
+}
+
+// texts fills the texts and returns what follows them.
+func (f *filler) texts(e *event.Event, b []byte) []byte {
+	lens, n := b[atLens:atLens+numTexts], atTexts
+	var s [numTexts][]byte
+	for i, l := range lens {
+		s[i] = b[n : n+int(l) : n+int(l)]
+		n += int(l)
+	}
+	if !ascii(b[atTexts:n]) {
+		for i := range s {
+			s[i] = f.valid(s[i])
+		}
+	}
+	t := &e.Texts
+	t[event.Listener], t[event.FilterChain] = s[textListener], s[textFilterChain]
+	t[event.VirtualHost], t[event.RouteName] = s[textVirtualHost], s[textRouteName]
+	t[event.Route], t[event.Cluster] = s[textRoute], s[textCluster]
+	t[event.Details], t[event.TransportFailure] = s[textDetails], s[textTransportFailure]
+	t[event.Termination], t[event.UpstreamHostname] = s[textTermination], s[textHostname]
+	t[event.PeerAddress] = s[textPipe]
+	t[event.UpstreamLocality] = f.locality(s[textRegion], s[textZone], s[textSubZone])
+	t[event.ListenersVersion], t[event.RoutesVersion] = s[textListeners], s[textRoutes]
+	t[event.ClustersVersion], t[event.EndpointsVersion] = s[textClusters], s[textEndpoints]
+	if isRequestID(s[textRequestID]) {
+		t[event.RequestID] = s[textRequestID]
+	}
+	if isTraceParent(s[textTraceParent]) {
+		e.TraceParent = s[textTraceParent]
+	}
+	return b[n:]
+}
+
+func (f *filler) locality(region, zone, sub []byte) []byte {
+	if len(region) == 0 && len(zone) == 0 && len(sub) == 0 {
+		return nil
+	}
+	at := len(f.scratch)
+	f.scratch = append(append(f.scratch, region...), '/')
+	f.scratch = append(append(f.scratch, zone...), '/')
+	f.scratch = append(f.scratch, sub...)
+	return f.scratch[at:]
+}
+
+// try fills an entry from a written try and returns what follows it.
+func (f *filler) try(it *event.Item, b []byte) []byte {
+	if a := getAddr(b); a.IsValid() {
+		at := len(f.scratch)
+		f.scratch = a.AppendTo(f.scratch)
+		it.Texts[event.ItemHost] = f.scratch[at:]
+	}
+	b = b[addrSize:]
+	it.Texts[event.ItemFailure] = f.text(mesh.FailureKind(b[0]).String())
+	it.Numbers[event.ItemStatus] = int64(binary.LittleEndian.Uint16(b[1:]))
+	it.Numbers[event.ItemTook] = int64(binary.LittleEndian.Uint64(b[3:]))
+	k := int(b[11])
+	if k > 0 {
+		it.Texts[event.ItemHost] = f.valid(b[12 : 12+k])
+	}
+	return b[12+k:]
+}
+
+func (f *filler) text(s string) []byte {
+	at := len(f.scratch)
+	f.scratch = append(f.scratch, s...)
+	return f.scratch[at:]
+}
+
+func (f *filler) addr(a netip.Addr) []byte {
+	at := len(f.scratch)
+	f.scratch = a.AppendTo(f.scratch)
+	return f.scratch[at:]
+}
+
+// valid returns s, as UTF-8. A text that was cut may end in the middle of a character.
+func (f *filler) valid(s []byte) []byte {
+	if utf8.Valid(s) {
+		return s
+	}
+	at := len(f.scratch)
+	f.scratch = event.AppendValid(f.scratch, s)
+	return f.scratch[at:]
+}
+
+// attribute returns s, as a text that may be an attribute.
+func (f *filler) attribute(s []byte) []byte {
+	if event.Attribute(s) {
+		return s
+	}
+	at := len(f.scratch)
+	f.scratch = event.AppendAttribute(f.scratch, s)
+	return f.scratch[at:]
+}
+
+func ascii(b []byte) bool {
+	var or uint64
+	for len(b) >= 8 {
+		or |= binary.LittleEndian.Uint64(b)
+		b = b[8:]
+	}
+	for _, c := range b {
+		or |= uint64(c)
+	}
+	return or&0x8080808080808080 == 0
+}
+
+// isRequestID tells whether a client's x-request-id may stand in an event: it cannot hold what only looks like an id.
+func isRequestID(s []byte) bool {
+	for _, c := range s {
+		if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// isTraceParent checks the form of W3C Trace Context 3.2: version, trace id, parent id, flags, in lower-case hex.
+func isTraceParent(s []byte) bool {
+	if len(s) != traceParentLen || s[0] == 'f' && s[1] == 'f' {
+		return false
+	}
+	for i, c := range s {
+		dash := i == 2 || i == 35 || i == 52
+		if dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

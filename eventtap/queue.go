@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"encoding/binary"
+	"sync"
+)
+
+// chunkSize is the unit in which queues take memory, in bytes. It holds about 70 outcomes as they are observed, or 50
+// encoded events.
+const chunkSize = 32 << 10
+
+// headSize is what stands before each record: its length, and in the top byte what it is.
+const headSize = 4
+
+// chunk is a piece of a queue's memory, filled from the front.
+type chunk struct {
+	next    *chunk
+	n       int  // bytes written
+	notices bool // kept for notices
+	buf     [chunkSize]byte
+}
+
+// pool is a fixed amount of memory in chunks, shared by queues. It allocates a chunk when it is first needed and keeps
+// it.
+type pool struct {
+	mu      sync.Mutex
+	free    *chunk
+	size    int
+	left    int // chunks that may still be handed out
+	reserve int // of those, how many are kept for who must have one
+}
+
+// newPool returns a pool of so many bytes, of which a number of chunks are kept in reserve.
+func newPool(bytes, reserve int) *pool {
+	n := max(bytes/chunkSize, 1+reserve)
+	return &pool{size: n, left: n, reserve: reserve}
+}
+
+// get returns an empty chunk, or nil, and whether less than half of the memory is left. The reserve is for who must have
+// a chunk: a queue that has none, so that no queue can starve another, and a notice.
+func (p *pool) get(must bool) (c *chunk, low bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left == 0 || !must && p.left <= p.reserve {
+		return nil, true
+	}
+	p.left--
+	low = p.left < p.size/2
+	if c = p.free; c == nil {
+		return new(chunk), low
+	}
+	p.free, c.next, c.n, c.notices = c.next, nil, 0, false
+	return c, low
+}
+
+func (p *pool) put(c *chunk) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left++
+	c.next, p.free = p.free, c
+}
+
+// queue is a first-in-first-out of records in bounded memory: many writers, one reader. The reader looks at records in
+// place, without the lock, and then releases them.
+//
+// When there is no memory the newest record is dropped, and the loss stands in the queue where the record would: before
+// the next one that found room.
+type queue struct {
+	pool *pool
+
+	mu sync.Mutex
+	// Guarded by mu. Chunks run from first, the oldest that is not released, to last, which is being written.
+	first, last *chunk
+	read        *chunk // where the reader is: in this chunk, at this byte
+	at          int
+	lost        losses // since the last record
+	pending     uint64 // events written and not yet settled; losses do not count
+	low         bool   // memory was found to be short; cleared by who acts on it
+	closed      bool
+}
+
+// item is a record, or a loss where loss.count is not 0. The bytes are valid until the item is released.
+type item struct {
+	b    []byte
+	loss loss
+}
+
+// room returns at least n bytes to write a record to, or nil where the queue is full or closed. A notice may use the
+// reserve. mu must be held until after commit.
+func (q *queue) room(n int, notice bool) []byte {
+	if q.closed {
+		return nil
+	}
+	need := headSize + n + q.lost.n*(headSize+lossSize)
+	if q.last == nil || len(q.last.buf)-q.last.n < need || q.last.notices && !notice {
+		c := q.grow(notice)
+		if c == nil {
+			return nil
+		}
+		if q.last == nil {
+			q.first, q.read, q.at = c, c, 0
+		} else {
+			q.last.next = c
+		}
+		q.last = c
+	}
+	for _, l := range q.lost.all() {
+		l.put(q.last.buf[q.last.n+headSize:])
+		q.head(lossSize, 1)
+	}
+	q.lost.n = 0
+	return q.last.buf[q.last.n+headSize:]
+}
+
+// grow takes a chunk from the pool.
+func (q *queue) grow(notice bool) *chunk {
+	c, low := q.pool.get(q.last == nil)
+	q.low = q.low || low
+	if c == nil && notice {
+		if c, _ = q.pool.get(true); c != nil {
+			c.notices = true
+		}
+	}
+	return c
+}
+
+// commit makes the first n bytes of room a record of one event.
+func (q *queue) commit(n int) {
+	q.head(n, 0)
+	q.pending++
+}
+
+func (q *queue) head(n int, what uint32) {
+	binary.LittleEndian.PutUint32(q.last.buf[q.last.n:], uint32(n)|what<<24)
+	q.last.n += headSize + n
+}
+
+// next appends the reader's next items to dst, until it holds max. Behind them, at the end of the queue, come the losses
+// that no record follows.
+func (q *queue) next(dst []item, max int) []item {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(dst) < max && q.read != nil {
+		c := q.read
+		if q.at == c.n {
+			if c.next == nil {
+				break
+			}
+			q.read, q.at = c.next, 0
+			continue
+		}
+		h := binary.LittleEndian.Uint32(c.buf[q.at:])
+		lo := q.at + headSize
+		hi := lo + int(h&(1<<24-1))
+		q.at = hi
+		if h>>24 == 1 {
+			dst = append(dst, item{loss: getLoss(c.buf[lo:hi])})
+		} else {
+			dst = append(dst, item{b: c.buf[lo:hi:hi]})
+		}
+	}
+	if q.atEnd() {
+		for _, l := range q.lost.all() {
+			dst = append(dst, item{loss: l})
+		}
+		q.lost.n = 0
+	}
+	return dst
+}
+
+func (q *queue) atEnd() bool { return q.read == nil || q.read == q.last && q.at == q.last.n }
+
+// release frees the memory of all items that next has returned. mu must be held.
+func (q *queue) release() {
+	for q.first != q.read {
+		q.free()
+	}
+	if q.first != nil && q.atEnd() {
+		q.free()
+		q.read, q.last = nil, nil
+	}
+}
+
+// free gives the first chunk back.
+func (q *queue) free() {
+	c := q.first
+	q.first = c.next
+	q.pool.put(c)
+}
+
+// empty tells whether the reader has seen everything.
+func (q *queue) empty() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.atEnd() && q.lost.n == 0
+}
+
+// count returns the number of events that are not settled.
+func (q *queue) count() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.pending
+}
+
+// close makes the queue refuse what comes.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+}

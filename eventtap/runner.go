@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package eventtap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/backoff"
+	"github.com/meshtap/meshtap/internal/invariant"
+)
+
+const (
+	// The bounds of the wait before a batch is sent again, or a sink is opened again.
+	retryBase, retryMax = 50 * time.Millisecond, 2 * time.Second
+	// closeGrace is how long a sink may take to return once the deadline of Close has passed.
+	closeGrace = time.Second
+	// rouseEvents is how many events are queued before run is roused in the middle of a round: waking it for each slice
+	// would cost more than the slice.
+	rouseEvents = 4 * batchEvents
+	// maxInFlight bounds Caps.InFlight.
+	maxInFlight = 8
+	// minChunks is the least that a sink's queue needs beside its batches.
+	minChunks = 3
+)
+
+// runner brings the events of one sink's queue to the sink, in order, and repeats what failed.
+type runner struct {
+	// Immutable.
+	name   string
+	sink   Sink
+	log    *zap.Logger
+	wake   chan struct{}
+	finish chan struct{} // closed when nothing more will come
+	cancel func()        // ends run now
+	exited chan struct{} // closed by run
+	landed chan landing  // has room for every flight, so that done never waits
+
+	retries atomic.Uint64
+	pushed  int // since run was last roused; owned by the batcher
+
+	q queue
+	// Guarded by q.mu.
+	stream    uint64 // the last streamseq given
+	acked     uint64
+	dropped   [NumReasons]uint64
+	abandoned bool
+
+	// Owned by run.
+	enc     encoder
+	taken   []item    // what the queue gave last
+	items   []item    // those of them that are not in a flight yet
+	flights []*flight // sent or failed, in the order in which they were filled
+	spare   []*flight
+	sent    int  // flights that have not landed
+	failed  bool // a flight has to be sent again
+	reopen  bool // and the sink opened again before
+	down    bool // a failure was logged and no success since
+	backoff backoff.Backoff
+	random  *rand.Rand
+}
+
+// landing is a call of done.
+type landing struct {
+	f   *flight
+	err error
+}
+
+// newRunner makes the runner of a sink that may use so many bytes.
+func newRunner(name string, s Sink, bytes int, boot, source []byte, deps Deps) (*runner, error) {
+	caps := s.Caps()
+	if caps.InFlight < 1 || caps.InFlight > maxInFlight {
+		return nil, fmt.Errorf("eventtap: sink %q: %d batches in flight, from 1 to %d are allowed", name, caps.InFlight, maxInFlight)
+	}
+	if need := caps.InFlight*flightBytes + minChunks*chunkSize; bytes < need {
+		return nil, fmt.Errorf("eventtap: sink %q: its share of %d bytes is too small for %d batches in flight, which need %d",
+			name, bytes, caps.InFlight, need)
+	}
+	random, err := newRandom(deps.Random)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{
+		name: name, sink: s, log: deps.Log.With(zap.String("sink", name)),
+		wake: make(chan struct{}, 1), finish: make(chan struct{}), exited: make(chan struct{}),
+		landed:  make(chan landing, caps.InFlight),
+		enc:     encoder{caps: caps, json: caps.Encoding <= JSONBatch, name: []byte(name), boot: boot, source: source},
+		backoff: backoff.Backoff{Base: retryBase, Max: retryMax, Floor: retryBase / 4},
+		random:  random,
+	}
+	r.q.pool = newPool(bytes-caps.InFlight*flightBytes, 1)
+	for range caps.InFlight {
+		f := &flight{}
+		f.done = func(err error) { r.landed <- landing{f, err} }
+		r.spare = append(r.spare, f)
+	}
+	return r, nil
+}
+
+// push queues encoded events for the sink, and numbers them in its stream. The batcher calls it, and rouse once it has no
+// more.
+func (r *runner) push(out []encoded, now int64) {
+	r.q.mu.Lock()
+	for i := range out {
+		e := &out[i]
+		if e.loss.count > 0 {
+			l := e.loss
+			l.firstStream, l.lastStream = r.stream+1, r.stream+l.count
+			r.stream += l.count
+			r.q.lost.merge(l)
+			continue
+		}
+		r.stream++
+		body, key := e.proto, []byte(nil)
+		if r.enc.json {
+			body = e.json
+		}
+		if r.enc.caps.Keyed {
+			key = e.key
+		}
+		if b := r.q.room(sinkHead+len(key)+len(body), e.kind > event.Connection); b != nil {
+			r.q.commit(putSinkRecord(b, r.stream, e, key, body))
+			continue
+		}
+		r.lose(SinkFull, number{e.seq, r.stream}, now)
+	}
+	r.q.mu.Unlock()
+	if r.pushed += len(out); r.pushed >= rouseEvents {
+		r.rouse()
+	}
+}
+
+// rouse tells run that there is something in the queue.
+func (r *runner) rouse() {
+	if r.pushed == 0 {
+		return
+	}
+	r.pushed = 0
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// lose counts an event that this sink will not carry. q.mu must be held.
+func (r *runner) lose(reason Reason, n number, now int64) {
+	r.dropped[reason]++
+	r.q.lost.merge(loss{reason: reason, count: 1, firstSeq: n.seq, lastSeq: n.seq,
+		firstStream: n.stream, lastStream: n.stream, firstTime: now, lastTime: now})
+}
+
+// start starts the runner's goroutine.
+func (r *runner) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.cancel = cancel
+	go r.run(ctx)
+}
+
+// run ends with the sink's last event, with ctx, or with a panic in the sink; then its queue fills, and Close counts what
+// is in it.
+func (r *runner) run(ctx context.Context) {
+	defer close(r.exited)
+	defer func() {
+		if p := recover(); p != nil {
+			r.log.Error("the event sink failed and is given up", zap.Any("panic", p), zap.Stack("stack"))
+		}
+	}()
+	for r.open(ctx) {
+		again := r.serve(ctx)
+		r.closeSink(ctx)
+		if !again {
+			return
+		}
+	}
+}
+
+// open opens the sink, as often as it takes. It returns false where run must end.
+func (r *runner) open(ctx context.Context) bool {
+	for {
+		err := r.sink.Open(ctx)
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		r.complain("cannot open the event sink; trying again", err)
+		if !r.pause(ctx) {
+			return false
+		}
+	}
+}
+
+func (r *runner) closeSink(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
+	if err := r.sink.Close(ctx); err != nil {
+		r.log.Warn("the event sink did not close well", zap.Error(err))
+	}
+}
+
+// complain logs the first failure of a series.
+func (r *runner) complain(msg string, err error) {
+	if !r.down {
+		r.log.Warn(msg, zap.Error(err))
+	}
+	r.down = true
+}
+
+// pause waits before the next try. It returns false where run must end.
+func (r *runner) pause(ctx context.Context) bool {
+	t := time.NewTimer(r.backoff.Next(r.random.Float64))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// serve sends until the sink must be opened again (true), or run must end (false).
+func (r *runner) serve(ctx context.Context) (again bool) {
+	finish := r.finish
+	for {
+		if r.failed && r.sent == 0 {
+			if r.reopen {
+				r.reopen = false
+				return true
+			}
+			if !r.pause(ctx) {
+				return false
+			}
+			r.resend(ctx)
+		}
+		if !r.failed {
+			r.fill(ctx)
+			if finish == nil && len(r.flights) == 0 && r.q.empty() {
+				return false
+			}
+		}
+		select {
+		case l := <-r.landed:
+			r.land(l)
+		case <-r.wake:
+		case <-finish:
+			finish = nil
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// fill sends what is queued, as far as flights are spare.
+func (r *runner) fill(ctx context.Context) {
+	for len(r.spare) > 0 {
+		f := r.spare[len(r.spare)-1]
+		r.pack(f)
+		if len(f.batch.Events) == 0 {
+			return
+		}
+		r.spare = r.spare[:len(r.spare)-1]
+		r.flights = append(r.flights, f)
+		r.send(ctx, f)
+	}
+}
+
+// pack makes a batch of what is next in the queue.
+func (r *runner) pack(f *flight) {
+	f.reset()
+	for !f.full() {
+		if len(r.items) == 0 {
+			if r.items = r.q.next(r.taken[:0], batchEvents); len(r.items) == 0 {
+				break
+			}
+			r.taken = r.items
+		}
+		r.enc.add(f, r.items[0])
+		if r.items = r.items[1:]; len(r.items) == 0 {
+			r.q.mu.Lock()
+			r.q.release()
+			r.q.mu.Unlock()
+		}
+	}
+	r.enc.end(f)
+}
+
+func (r *runner) send(ctx context.Context, f *flight) {
+	f.sent = true
+	r.sent++
+	r.sink.Send(ctx, &f.batch, f.done)
+}
+
+func (r *runner) resend(ctx context.Context) {
+	r.failed = false
+	for _, f := range r.flights {
+		r.retries.Add(1)
+		r.send(ctx, f)
+	}
+}
+
+// land takes note of what became of a flight.
+func (r *runner) land(l landing) {
+	f := l.f
+	if !f.sent {
+		invariant.Check(false, "eventtap: sink %s called done twice", r.name)
+		return
+	}
+	f.sent = false
+	r.sent--
+	var refused *RefusedError
+	if l.err != nil && !errors.As(l.err, &refused) {
+		r.failed = true
+		r.reopen = r.reopen || errors.Is(l.err, ErrReopen)
+		r.complain("the event sink failed; trying again", l.err)
+		return
+	}
+	if refused != nil {
+		r.log.Warn("the event sink refused events for good", zap.Int("events", len(refused.Events)), zap.Error(refused.Err))
+	}
+	r.settle(f, refused)
+	i := slices.Index(r.flights, f)
+	r.flights = slices.Delete(r.flights, i, i+1)
+	r.spare = append(r.spare, f)
+	if r.failed {
+		return
+	}
+	if r.down {
+		r.log.Info("the event sink works again", zap.Int("tries", r.backoff.Tries()))
+		r.down = false
+	}
+	r.backoff.Reset()
+}
+
+// settle moves a flight's events from pending to where they ended.
+func (r *runner) settle(f *flight, refused *RefusedError) {
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	if r.abandoned {
+		return
+	}
+	acked := f.events
+	if refused != nil {
+		now := time.Now().UnixNano()
+		for _, i := range refused.Events {
+			if n := f.numbers[i]; n.seq != 0 {
+				r.lose(Refused, n, now)
+				acked--
+			}
+		}
+	}
+	r.acked += acked
+	r.q.pending -= f.events
+}
+
+// end tells run that nothing more will come.
+func (r *runner) end() {
+	r.q.close()
+	close(r.finish)
+}
+
+// close lets run send what is queued until ctx ends, and counts the rest as dropped. It comes after end.
+func (r *runner) close(ctx context.Context) error {
+	var stuck error
+	select {
+	case <-r.exited:
+	case <-ctx.Done():
+		r.cancel()
+		select {
+		case <-r.exited:
+		case <-time.After(closeGrace):
+			stuck = fmt.Errorf("eventtap: sink %q does not return from a call", r.name)
+		}
+	}
+	r.cancel()
+	if n := r.abandon(); n > 0 {
+		return errors.Join(stuck, fmt.Errorf("eventtap: sink %q: %d events were not delivered by the deadline", r.name, n))
+	}
+	return stuck
+}
+
+func (r *runner) abandon() uint64 {
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	n := r.q.pending
+	r.q.pending = 0
+	r.dropped[Shutdown] += n
+	r.abandoned = true
+	return n
+}
