@@ -100,6 +100,9 @@ func (m *Manager) decode(r ads.Response) (out graph.Response, ok bool) {
 			continue
 		}
 		fresh = append(fresh, d)
+		if d.Unknown > 0 && m.deps.Unknown != nil {
+			m.deps.Unknown(d.Unknown)
+		}
 		out.Resources = append(out.Resources, newResource(d, res.Bytes, r.Version, out.At))
 	}
 	for _, a := range r.Absent {

@@ -52,6 +52,8 @@ type Deps struct {
 	Notifier     mesh.Notifier
 	// Stats takes the numbers; nil keeps them to the Manager.
 	Stats *stats.Registry
+	// Unknown is told of fields that an accepted resource had and no version of its message here knows; nil is not told.
+	Unknown func(fields int)
 }
 
 // Decoder reads resources; see resource.Decoder.
@@ -265,7 +267,9 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	case graph.Notify:
 		m.notify(a)
 	case graph.Ready:
-		close(m.ready)
+		if m.fatal == nil { // what cannot run has not started
+			close(m.ready)
+		}
 	}
 }
 
