@@ -7,29 +7,19 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
+	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/internal/version"
 )
-
-// Exit codes, as docs/cli.md lists them.
-const (
-	exitFailure = 1
-	exitUsage   = 2
-	exitConfig  = 3
-)
-
-// exitError is an error with the code to end with.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string { return e.err.Error() }
-func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	os.Exit(run(os.Args))
@@ -38,37 +28,59 @@ func main() {
 // run executes a command line and returns the exit code.
 func run(args []string) int {
 	root := newRoot()
+	if filepath.Base(args[0]) == "envoy" {
+		root = newEnvoy()
+	}
 	root.SetArgs(args[1:])
-	err := root.Execute()
-	if err == nil {
-		return 0
-	}
-	var exit *exitError
+	cmd, err := root.ExecuteC()
 	var config app.ConfigError
-	switch {
-	case errors.As(err, &exit):
-	case errors.As(err, &config):
-		exit = &exitError{exitConfig, err}
-	default:
-		exit = &exitError{exitFailure, err}
+	if errors.As(err, &config) {
+		printLines(os.Stderr, config.Error())
+		return cli.ExitConfig
 	}
-	if msg := exit.Error(); msg != "" {
-		fmt.Fprintf(os.Stderr, "meshtap: %s\n", msg)
+	return cli.Report(os.Stderr, err, wantsJSON(cmd, args))
+}
+
+// printLines prints an error of several lines.
+func printLines(w io.Writer, text string) {
+	head := "meshtap: "
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "%s%s\n", head, cli.Clean(strings.TrimSuffix(line, "\n")))
+		head = ""
 	}
-	return exit.code
+}
+
+// wantsJSON reports whether errors are to be read by a program, also where the flags could not be read to their end.
+func wantsJSON(cmd *cobra.Command, args []string) bool {
+	f := cmd.Flags().Lookup("output")
+	if f == nil {
+		return false
+	}
+	isJSON := func(s string) bool { return s == cli.JSON || s == cli.JSONL }
+	for i, a := range args {
+		short, long := strings.TrimPrefix(a, "-o"), strings.TrimPrefix(a, "--output=")
+		if isJSON(short) && short != a || isJSON(long) && long != a {
+			return true
+		}
+		if (a == "-o" || a == "--output") && i+1 < len(args) && isJSON(args[i+1]) {
+			return true
+		}
+	}
+	return isJSON(f.Value.String())
 }
 
 func newRoot() *cobra.Command {
 	serve := &serveFlags{}
 	root := &cobra.Command{
-		Use:   "meshtap",
-		Short: "A service-mesh sidecar that Envoy's control planes drive, and whose traffic is a stream of events",
+		Use:   "meshtap COMMAND",
+		Short: "The sidecar whose traffic is a stream of events, and its command line",
 		Example: `  meshtap serve -c bootstrap.yaml
-  meshtap -c bootstrap.yaml --service-node web-1     (as one would start envoy)
-  meshtap serve -c bootstrap.yaml --mode validate`,
-		Args:          cobra.NoArgs,
-		SilenceUsage:  true,
-		SilenceErrors: true,
+  meshtap -c bootstrap.yaml --service-node web-1   (as one would start envoy)
+  meshtap tap --status 5xx`,
+		Args:              knownVerb,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !serve.given() {
 				return cmd.Help()
@@ -77,10 +89,102 @@ func newRoot() *cobra.Command {
 		},
 	}
 	serve.add(root.Flags())
+	root.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true }) // they are in the help of serve
+	prepare(root)
+	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newFault(), newConfig(),
+		newExplain(), newVersion(), newCompletion(), newCommon())
+	root.SetHelpCommand(newHelp())
+	return root
+}
+
+// newEnvoy is what the program is under the name of envoy: the proxy alone, with Envoy's flags.
+func newEnvoy() *cobra.Command {
+	root := newServe()
+	root.Use = "envoy -c FILE"
+	root.Example = `  envoy -c bootstrap.yaml --service-node web-1
+  envoy -c bootstrap.yaml --mode validate`
+	root.SilenceUsage, root.SilenceErrors, root.CompletionOptions.DisableDefaultCmd = true, true, true
+	prepare(root)
+	return root
+}
+
+// prepare sets what holds for all commands below a root.
+func prepare(root *cobra.Command) {
 	root.Version = version.Get().String()
 	// Envoy's line, which kuma-dp and others take apart.
-	root.SetVersionTemplate("\nmeshtap  version: {{.Version}}\n\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
-	root.AddCommand(newServe())
-	return root
+	root.SetVersionTemplate("\n" + root.Name() + "  version: {{.Version}}\n\n")
+	root.SetHelpFunc(cli.Help)
+	root.SetFlagErrorFunc(flagError)
+}
+
+// flagError says what is wrong with a flag, and which one may be meant.
+func flagError(cmd *cobra.Command, err error) error {
+	hint := "see " + cmd.CommandPath() + " --help"
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		if s := cli.Suggest("--"+unknown.GetSpecifiedName(), names); s != "" {
+			hint = "did you mean " + s + "?"
+		}
+	}
+	return cli.Usage(hint, "%v", err)
+}
+
+// knownVerb refuses what is no verb.
+func knownVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	slices.Sort(names)
+	return cli.Usage(cli.DidYouMean(args[0], names), "there is no command %q", args[0])
+}
+
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command; help common shows shared flags",
+		Example: `  meshtap help tap
+  meshtap help common`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || found == nil || len(rest) > 0 {
+				return knownVerb(cmd.Root(), args)
+			}
+			return found.Help()
+		},
+	}
+}
+
+// newCommon is a topic of the help.
+func newCommon() *cobra.Command {
+	return &cobra.Command{
+		Use:   "common",
+		Short: "Flags that many commands share",
+		Long: `
+Where to look; without these, in the context that meshtapd demo writes
+  --admin ADDRESS        a proxy's administration server: the path of a unix
+                         socket, host:port or an http URL; may be repeated
+  --context FILE         a context; else $XDG_STATE_HOME/meshtap/context.json
+  --bus URL              a NATS server, as nats://127.0.0.1:4222
+  --bus-token-file FILE, --bus-credentials FILE    how to log in there
+  --stream NAME, --subject SUBJECTS                where the events are there
+How to print
+  -o, --output FORMAT    table, wide, json and others, by command
+  --no-headers           no line with the names of the columns
+  --color WHEN           auto, always or never; auto obeys NO_COLOR
+And
+  --timeout TIME         end with exit code 124 after so long
+
+Each flag has a variable: --no-headers is MESHTAP_NO_HEADERS. A flag comes
+before its variable, and that before the context. MESHTAP_ADMIN may hold
+several addresses, separated by commas.`,
+		Example: `  meshtap status --admin /run/meshtap/admin.sock`,
+	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
+	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/admin"
@@ -83,25 +83,27 @@ func newServe() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd.Flags())
+	cli.Rest(cmd, "log-path", "log-json", "config-yaml", "service-zone", "admin-address-path", "allow-unknown-static-fields",
+		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap")
 	return cmd
 }
 
 func (f *serveFlags) add(s *pflag.FlagSet) {
 	f.set = s
-	s.StringVarP(&f.config, "config-path", "c", "", "the bootstrap `file`")
+	s.StringVarP(&f.config, "config-path", "c", "", "`file`: the bootstrap")
 	s.StringVar(&f.configYAML, "config-yaml", "", "YAML that is merged over the bootstrap")
-	s.StringVar(&f.node, "service-node", "", "node.id")
-	s.StringVar(&f.cluster, "service-cluster", "", "node.cluster")
-	s.StringVar(&f.zone, "service-zone", "", "node.locality.zone")
-	s.IntVar(&f.concurrency, "concurrency", 0, "processors to use; 0 means those that the cgroup allows")
-	s.StringVarP(&f.logLevel, "log-level", "l", "info", "trace, debug, info, warning, error, critical or off")
+	s.StringVar(&f.node, "service-node", "", "`id`: node.id")
+	s.StringVar(&f.cluster, "service-cluster", "", "`name`: node.cluster")
+	s.StringVar(&f.zone, "service-zone", "", "`name`: node.locality.zone")
+	s.IntVar(&f.concurrency, "concurrency", 0, "`processors` to use; 0 means those that the cgroup allows")
+	s.StringVarP(&f.logLevel, "log-level", "l", "info", "`level`: trace, debug, info, warning, error, critical or off")
 	s.StringVar(&f.componentLevel, "component-log-level", "", "accepted; one level holds for all components")
 	s.StringVar(&f.logPath, "log-path", "", "write the log to this file instead of standard error")
 	s.StringVar(&f.logFormat, "log-format", "", "accepted; see --log-json")
-	s.IntVar(&f.drainTime, "drain-time-s", 30, "how long connections may go on after SIGTERM, in `seconds`")
+	s.IntVar(&f.drainTime, "drain-time-s", 30, "`seconds`: how long connections may go on after SIGTERM")
 	s.IntVar(&f.parentShutdown, "parent-shutdown-time-s", 900, "accepted; there is no hot restart")
 	s.StringVar(&f.drainStrategy, "drain-strategy", "gradual", "accepted; connections are told to close at once")
-	s.StringVar(&f.mode, "mode", "serve", "serve, validate or init_only")
+	s.StringVar(&f.mode, "mode", "serve", "`mode`: serve, validate or init_only")
 	s.StringVar(&f.adminAddressPath, "admin-address-path", "", "write the administration address to this file")
 	s.IntVar(&f.flushMsec, "file-flush-interval-msec", 1000, "accepted; access logs are flushed every second")
 	s.IntVar(&f.flushKB, "file-flush-min-size-kb", 64, "accepted; access logs are flushed at 64 KiB")
@@ -114,7 +116,7 @@ func (f *serveFlags) add(s *pflag.FlagSet) {
 	s.BoolVar(&f.coreDump, "enable-core-dump", false, "accepted; core dumps hold keys and stay off")
 	s.BoolVar(&f.skipDeprecated, "skip-deprecated-logs", false, "accepted")
 	s.StringVar(&f.ipVersion, "local-address-ip-version", "v4", "accepted; addresses follow the system")
-	s.StringVar(&f.admin, "admin", "", "`address` of the administration interface where the bootstrap names none: 127.0.0.1:9901 or the path of a unix socket")
+	s.StringVar(&f.admin, "admin", "", "`address`: for administration, if the bootstrap has none; or a path")
 	s.BoolVar(&f.observational, "accept-observational", false, "accept tracing, stats sinks and the like without effect, with a warning, instead of refusing them")
 	s.BoolVar(&f.keepOnEmpty, "keep-on-empty", false, "keep the last listeners or clusters when one response would remove all")
 	s.BoolVar(&f.noTap, "no-tap", false, "no event tap where the bootstrap configures none")
@@ -142,14 +144,14 @@ func (f *serveFlags) given() bool { return f.config != "" || f.configYAML != "" 
 
 func (f *serveFlags) run(cmd *cobra.Command) error {
 	if !f.given() {
-		return &exitError{exitUsage, errors.New("there is nothing to serve: give a bootstrap with -c FILE or --config-yaml TEXT")}
+		return cli.Usage("give a bootstrap with -c FILE or --config-yaml TEXT", "there is nothing to serve")
 	}
 	switch f.mode {
 	case "serve", "init_only":
 	case "validate":
 		return f.validate(cmd)
 	default:
-		return &exitError{exitUsage, fmt.Errorf("--mode %q: serve, validate and init_only are allowed", f.mode)}
+		return cli.Usage("serve, validate and init_only are allowed", "--mode %q", f.mode)
 	}
 	if f.concurrency > 0 {
 		runtime.GOMAXPROCS(f.concurrency)
@@ -174,7 +176,7 @@ func (f *serveFlags) validate(cmd *cobra.Command) error {
 	report := bootstrap.Validate(opt)
 	if report.Errors() > 0 {
 		fmt.Fprint(cmd.ErrOrStderr(), report.Text())
-		return &exitError{exitConfig, errors.New("")}
+		return cli.Quiet(cli.ExitConfig)
 	}
 	fmt.Fprint(cmd.OutOrStdout(), report.Text())
 	fmt.Fprintf(cmd.OutOrStdout(), "configuration '%s' OK\n", f.config)

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -112,6 +113,12 @@ func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
 	a.numbers = metrics.NewServer(a.stats, func() time.Duration { return time.Since(a.started) })
 	a.numbers.Set(metrics.ServerConcurrency, int64(runtime.GOMAXPROCS(0)))
 	a.numbers.Set(metrics.ServerHotRestartEpoch, int64(opt.RestartEpoch))
+	a.numbers.Set(metrics.ServerVersion, revisionNumber(version.Get().Revision))
+	for _, list := range [][]bootstrap.Static{a.cfg.Clusters, a.cfg.Listeners} {
+		for _, r := range list {
+			a.numbers.Add(0, metrics.ServerStaticUnknownFields, int64(r.Unknown))
+		}
+	}
 	a.setState(admin.PreInitializing)
 	a.files = accesslog.NewFiles(accesslog.Options{Logger: log})
 	key := make([]byte, 32)
@@ -200,6 +207,7 @@ func (a *App) makeManager() error {
 	deps := xds.Deps{
 		Log: log, Decoder: resource.New(a.cfg.Resource), DNS: dns.New(dns.Config{}, log.Named("dns")),
 		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Notifier: a, Stats: a.stats,
+		Unknown: func(n int) { a.numbers.Add(0, metrics.ServerDynamicUnknownFields, int64(n)) },
 	}
 	stream, dynamic, err := xds.StreamConfig(a.cfg)
 	if err != nil {
@@ -209,7 +217,32 @@ func (a *App) makeManager() error {
 		deps.Stream = ads.New(stream, log)
 	}
 	a.manager = xds.New(cfg, deps)
+	metrics.NewClusterManager(a.stats).SetFunc(metrics.WarmingClusters, func() int64 { return a.warming(mesh.KindCluster) })
+	metrics.NewListenerManager(a.stats).SetFunc(metrics.TotalListenersWarming, func() int64 { return a.warming(mesh.KindListener) })
 	return nil
+}
+
+// warming counts the resources that were accepted and wait for something.
+func (a *App) warming(kind mesh.ResourceKind) (n int64) {
+	s, err := a.status()
+	if err != nil {
+		return 0
+	}
+	for _, w := range s.Warming {
+		if w.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// revisionNumber is the first 24 bits of a commit, as Envoy's server.version has it.
+func revisionNumber(commit string) int64 {
+	n, err := strconv.ParseInt(commit[:min(6, len(commit))], 16, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Run serves until ctx ends, a signal asks for the end, or something cannot go on. It returns nil after an orderly end.
@@ -271,6 +304,7 @@ func (a *App) wait(ctx context.Context, signals <-chan os.Signal, ended <-chan e
 // live is called once everything that the start waits for is in force.
 func (a *App) live() {
 	a.setState(admin.Live)
+	metrics.NewListenerManager(a.stats).Set(metrics.WorkersStarted, 1)
 	a.numbers.Observe(0, metrics.ServerInitializationTime, int64(time.Since(a.started)))
 	a.Notify(&mesh.Notice{Kind: mesh.NoticeStart, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
 		Version: version.Get().String(), Reason: "initialized",

@@ -78,19 +78,19 @@ func appendInfos[B any](out []registry.Info, rows []registry.Row[B]) []registry.
 }
 
 func core() []registry.Info {
-	row := func(c registry.Category, name, posture string, types ...string) registry.Info {
-		return registry.Info{Category: c, Name: name, TypeURLs: types, Status: registry.Stable, Posture: posture}
+	row := func(c registry.Category, name, posture, example string, types ...string) registry.Info {
+		return registry.Info{Category: c, Name: name, TypeURLs: types, Status: registry.Stable, Posture: posture, Example: example}
 	}
 	const any, both = "data-plane-agnostic", "untrusted"
 	return []registry.Info{
-		row(registry.NetworkFilter, "envoy.filters.network.http_connection_manager", both, "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
-		row(registry.NetworkFilter, "envoy.filters.network.tcp_proxy", both, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
-		row(registry.HTTPFilter, "envoy.filters.http.router", both, "envoy.extensions.filters.http.router.v3.Router"),
-		row(registry.TransportSocket, "envoy.transport_sockets.raw_buffer", both, "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
-		row(registry.UpstreamOptions, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", any, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
-		row(registry.RetryPredicate, "envoy.retry_host_predicates.previous_hosts", any, "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
-		row(registry.RequestID, "envoy.request_id.uuid", any, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"),
-		row(registry.ClusterMetadata, "io.meshtap.breaker", any, "meshtap.breaker.v1.Breaker"),
-		row(registry.HTTPFilter, "io.meshtap.fallback", any, "meshtap.fallback.v1.Fallback"),
+		row(registry.NetworkFilter, "envoy.filters.network.http_connection_manager", both, "static.yaml", "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+		row(registry.NetworkFilter, "envoy.filters.network.tcp_proxy", both, "tcp.yaml", "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"),
+		row(registry.HTTPFilter, "envoy.filters.http.router", both, "static.yaml", "envoy.extensions.filters.http.router.v3.Router"),
+		row(registry.TransportSocket, "envoy.transport_sockets.raw_buffer", both, "static.yaml", "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"),
+		row(registry.UpstreamOptions, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions", any, "static.yaml", "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
+		row(registry.RetryPredicate, "envoy.retry_host_predicates.previous_hosts", any, "retries.yaml", "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+		row(registry.RequestID, "envoy.request_id.uuid", any, "static.yaml", "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"),
+		row(registry.ClusterMetadata, "io.meshtap.breaker", any, "breaker.yaml", "meshtap.breaker.v1.Breaker"),
+		row(registry.HTTPFilter, "io.meshtap.fallback", any, "breaker.yaml", "meshtap.fallback.v1.Fallback"),
 	}
 }

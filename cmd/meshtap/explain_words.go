@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// explanations are all words that Meshtap shows and that may need one.
+var explanations = append(append([]explanation(nil), flagWords...), otherWords...)
+
+var otherWords = []explanation{
+	{Name: "request_read_timeout", Kind: kindFailure, Status: 408,
+		Cause: "The client did not send its request whole within request_timeout or request_headers_timeout.",
+		Next:  "Is the client slow, or an attacker (slowloris)? The limits are in the HTTP connection manager."},
+	{Name: "internal_error", Kind: kindFailure, Status: 500,
+		Cause: "Something in the proxy itself went wrong with this request. Others are not affected.",
+		Next:  "The proxy's log has the reason and a stack at that time. Please report it."},
+
+	{Name: "circuit", Kind: kindCircuit, Also: []string{"breaker", "circuit_breaker"},
+		Cause: "A breaker in front of a cluster or a host. While it is closed, requests pass and are watched. When too many fail or are slow, it opens, and requests are refused at once (503 UO) instead of adding load. After a while it is half-open and lets a few through; if they succeed, it closes. Envoy's circuit_breakers are something else: limits on connections and requests.",
+		Next:  "meshtap circuits shows all; meshtap tap --type circuit shows them change."},
+	{Name: "closed", Kind: kindCircuit, Cause: "The circuit lets requests pass.", Next: "Nothing to do."},
+	{Name: "open", Kind: kindCircuit,
+		Cause: "The circuit refuses requests at once with 503 UO, because too many before them failed or were slow.",
+		Next:  "meshtap circuits shows the reason and when the next probe is let through. Look at what failed: meshtap tap --to CLUSTER --status 5xx."},
+	{Name: "half_open", Kind: kindCircuit,
+		Cause: "The circuit was open and lets a few requests through as probes. If they succeed it closes, if one fails it opens again.",
+		Next:  "Wait; meshtap tap --type circuit shows how it ends."},
+	{Name: "consecutive_failures", Kind: kindCircuit, Cause: "The circuit opened because so many requests in a row failed as its configuration says.",
+		Next: "meshtap tap --to CLUSTER --status 5xx shows how they fail."},
+	{Name: "error_rate", Kind: kindCircuit, Cause: "The circuit opened because too great a share of the requests in its window failed.",
+		Next: "meshtap tap --to CLUSTER --status 5xx shows how they fail."},
+	{Name: "slow_rate", Kind: kindCircuit, Cause: "The circuit opened because too great a share of the requests in its window took longer than its threshold for slow ones.",
+		Next: "meshtap tap --to CLUSTER --slow 1s shows them, meshtap stat the percentiles."},
+	{Name: "open_expired", Kind: kindCircuit, Cause: "The circuit's time to be open is over; it is half-open and probes.", Next: "Nothing to do."},
+	{Name: "probe_failed", Kind: kindCircuit, Cause: "A request that was let through a half-open circuit failed, so the circuit is open again.",
+		Next: "The service has not recovered yet: meshtap tap --to CLUSTER shows the probes."},
+	{Name: "probes_succeeded", Kind: kindCircuit, Cause: "The requests that were let through a half-open circuit succeeded, so it is closed again.", Next: "Nothing to do."},
+
+	{Name: "ejection", Kind: kindOutlier, Also: []string{"outlier", "ejected"},
+		Cause: "Outlier detection took a host out of load balancing for a while, because its requests failed where those of others did not. Each further ejection lasts longer.",
+		Next:  "meshtap tap --type ejection shows hosts going and coming back. If all are ejected at once, look at what they share."},
+	{Name: "consecutive_5xx", Kind: kindOutlier, Cause: "The host was ejected because so many requests to it in a row were answered with 5xx, or failed.", Next: "Look into the log of that host's service."},
+	{Name: "consecutive_gateway_failure", Kind: kindOutlier, Cause: "The host was ejected because so many requests to it in a row were answered with 502, 503 or 504.", Next: "Look at what stands behind that host."},
+	{Name: "consecutive_local_origin_failure", Kind: kindOutlier, Cause: "The host was ejected because so many connections to it in a row could not be made, or broke.", Next: "Is the host up, and its port open?"},
+	{Name: "expired", Kind: kindOutlier, Cause: "The time of the ejection is over; the host gets requests again.", Next: "Nothing to do."},
+	{Name: "active_check", Kind: kindOutlier, Also: []string{"health"}, Cause: "An active health check decided: it brought an ejected host back, or changed a host's health.",
+		Next: "meshtap tap --type health shows the checks' results with their reasons."},
+
+	{Name: "lost", Kind: kindEvent,
+		Cause: "Events that were dropped and will not come. Meshtap never holds a request up for an event: what finds no room is dropped, counted, and told of in a lost event with the count and the reason.",
+		Next:  "The reason says where: ring_full, sink_full, refused, too_slow. meshtap stat shows the drops of each service since its proxy started."},
+	{Name: "ring_full", Kind: kindEvent, Cause: "Events came faster than the tap could pass them on, and its memory was full.",
+		Next: "Give the tap more memory (memory_bytes), or switch kinds of events off that nobody reads."},
+	{Name: "sink_full", Kind: kindEvent, Cause: "An event bus was slow or away, and the memory for what waits for it was full.",
+		Next: "Look at the bus. memory_bytes of the tap decides how long an outage it holds."},
+	{Name: "refused", Kind: kindEvent, Cause: "The event bus will never take this event, for example because it is larger than the stream allows.",
+		Next: "Raise the limit of a message's size in the stream."},
+	{Name: "shutdown", Kind: kindEvent, Cause: "The proxy ended before the bus had taken the event.", Next: "Look whether the bus was away at that time."},
+	{Name: "too_slow", Kind: kindEvent,
+		Cause: "This reader took events slower than they came, and the proxy's memory of them went by. Only this reader missed them.",
+		Next:  "Filter more (--to, --status, --type), or write to a file with -o jsonl instead of to a terminal."},
+	{Name: "gap", Kind: kindEvent,
+		Cause: "Events of one run of a proxy are numbered. Some numbers are not in the stream, and no lost event tells of them: the bus deleted them by its limits, or the proxy ended before it could tell.",
+		Next:  "Compare with the stream's limits (max age, max bytes), and with the end of the proxy (--type lifecycle)."},
+
+	{Name: "NACK", Kind: kindConfig, Also: []string{"rejected"},
+		Cause: "The proxy refused an update of the control plane because something in it cannot be used. What was in force before stays in force.",
+		Next:  "meshtap status names the resource, the field and what is allowed. Correct it at the control plane; no restart is needed."},
+	{Name: "ACK", Kind: kindConfig, Also: []string{"synced", "accepted"}, Cause: "The proxy took an update of the control plane.", Next: "Nothing to do."},
+	{Name: "warming", Kind: kindConfig,
+		Cause: "A resource was accepted and is held back until what it needs is there: a cluster for its endpoints, a listener for its routes. What was in force before serves on.",
+		Next:  "meshtap status names what it waits for. Does the control plane send that? Names have to match exactly."},
+	{Name: "never", Kind: kindConfig, Cause: "The control plane has never sent anything of this type.", Next: "If it should: is the proxy's node id what the control plane expects?"},
+	{Name: "draining", Kind: kindConfig, Cause: "The proxy is about to end, or was told to fail its health check. It serves what comes and tells connections to close.", Next: "Wait, or see who asked for it: meshtap tap --type lifecycle."},
+}
