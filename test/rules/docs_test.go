@@ -217,3 +217,35 @@ func TestMetricsMove(t *testing.T) {
 		}
 	}
 }
+
+// TestNamesInDocs: what the pages about the two flows name in code exists, as `Type.Method` or `package.Name`, with the
+// package in front or not.
+func TestNamesInDocs(t *testing.T) {
+	t.Parallel()
+	decl := regexp.MustCompile(`(?m)^(?:func (?:\([a-zA-Z_]* ?\*?([A-Za-z]+)(?:\[[^\]]*\])?\) )?|type |var |const |\t)([A-Za-z]+)\b`)
+	known := map[string]bool{}
+	for name, p := range list(t) {
+		eachFile(t, p, func(_, src string) {
+			for _, m := range decl.FindAllStringSubmatch(src, -1) {
+				pkg := filepath.Base(name)
+				if m[1] != "" {
+					known[m[1]+"."+m[2]], known[pkg+"."+m[1]+"."+m[2]] = true, true
+				}
+				known[pkg+"."+m[2]] = true
+			}
+		})
+	}
+	quoted := regexp.MustCompile("`([a-zA-Z0-9/]+(?:\\.[a-zA-Z]+)+)`")
+	for _, doc := range []string{"docs/request.md", "docs/config.md"} {
+		b, err := os.ReadFile(filepath.Join(root, doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range quoted.FindAllStringSubmatch(string(b), -1) {
+			if ext := filepath.Ext(m[1]); known[m[1][strings.LastIndex(m[1], "/")+1:]] || ext == ".go" || strings.HasPrefix(m[1], "meshtap.") {
+				continue
+			}
+			t.Errorf("%s names `%s`, which is not there", doc, m[1])
+		}
+	}
+}

@@ -7,13 +7,57 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
+
+// api is the folder of the .proto files.
+var api = filepath.Join("..", "..", "..", "api")
 
 // TestCheckedIn fails where the generated Go below api is not what its .proto files say.
 func TestCheckedIn(t *testing.T) {
 	t.Parallel()
-	if err := run(t.Context(), filepath.Join("..", "..", "..", "api"), true); err != nil {
+	if err := run(t.Context(), api, true); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDocumented fails where something of Meshtap's own messages has no comment. Those of CloudEvents are documented by
+// their specification.
+func TestDocumented(t *testing.T) {
+	t.Parallel()
+	protos, _, err := find(api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := compile(t.Context(), api, protos)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := protodesc.NewFiles(&descriptorpb.FileDescriptorSet{File: req.ProtoFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	files.RangeFilesByPackage("meshtap", func(f protoreflect.FileDescriptor) bool { return true })
+	for _, name := range protos {
+		f, err := files.FindFileByPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Package().Parent().Parent() == "meshtap" {
+			n += undocumented(t, f, f.Messages(), f.Enums())
+		}
+	}
+	if n < 150 {
+		t.Errorf("only %d things were looked at", n)
+	}
+	for _, f := range []string{sample, strings.Replace(sample, "message", "// Sample is one.\nmessage", 1)} {
+		_ = f
+		_ = proto.Message(nil)
 	}
 }
 
