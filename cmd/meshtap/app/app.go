@@ -120,23 +120,32 @@ func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
 		}
 	}
 	a.setState(admin.PreInitializing)
-	a.files = accesslog.NewFiles(accesslog.Options{Logger: log})
+	a.files = accesslog.NewFiles(accesslog.Options{Logger: log, Stats: a.stats})
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {
 		return nil, err
 	}
 	a.secret = dump.NewRedactor(key)
-	if err := a.makeTap(); err != nil {
-		return nil, ConfigError{err}
-	}
-	if err := a.makeServer(); err != nil {
+	if err := a.make(); err != nil {
+		a.close()
 		return nil, err
 	}
+	return a, nil
+}
+
+// make makes what runs, in the order in which one needs the other.
+func (a *App) make() error {
+	if err := a.makeTap(); err != nil {
+		return ConfigError{err}
+	}
+	if err := a.makeServer(); err != nil {
+		return err
+	}
 	if err := a.makeManager(); err != nil {
-		return nil, ConfigError{err}
+		return ConfigError{err}
 	}
 	a.makeAdmin()
-	return a, nil
+	return nil
 }
 
 // makeTap makes the event tap of the bootstrap's extension, or one with nothing but the hub.
@@ -254,6 +263,9 @@ func (a *App) Run(ctx context.Context) error {
 	defer func() {
 		close(a.ending)
 		cancel()
+		if a.admin != nil {
+			a.admin.Close() // before the wait: it may start what is waited for
+		}
 		a.wg.Wait()
 		a.close()
 	}()
@@ -343,21 +355,20 @@ func (a *App) drain(ctx context.Context, signals <-chan os.Signal, why string) {
 // flushTime bounds the end of the tap: what its sinks have not taken by then is counted as dropped.
 const flushTime = 5 * time.Second
 
-// close ends everything, the sources of events before the tap.
+// close ends what there is, the sources of events before the tap.
 func (a *App) close() {
-	a.server.Close()
-	a.Notify(&mesh.Notice{Kind: mesh.NoticeStop, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
-		Version: version.Get().String(),
-	}})
+	if a.server != nil {
+		a.server.Close()
+		a.Notify(&mesh.Notice{Kind: mesh.NoticeStop, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
+			Version: version.Get().String(),
+		}})
+	}
 	if a.tap != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 		defer cancel()
 		if err := a.tap.Close(ctx); err != nil {
 			a.log.Warn("the event tap did not deliver everything", zap.Error(err))
 		}
-	}
-	if a.admin != nil {
-		a.admin.Close()
 	}
 	a.files.Close()
 }
