@@ -72,7 +72,7 @@ func (t *Tap) Account() Account {
 }
 
 const (
-	publishEvery = time.Second
+	publishEvery = 100 * time.Millisecond
 	forever      = 24 * time.Hour
 )
 
@@ -126,7 +126,7 @@ func newMeter(reg *stats.Registry, runners []*runner) *meter {
 	return m
 }
 
-// tick publishes where a second has passed or the rings are empty, and returns when it wants to be called again if
+// tick publishes where publishEvery has passed or the rings are empty, and returns when it wants to be called again if
 // nothing happens: not at all once the account is settled.
 func (m *meter) tick(t *Tap, idle bool) time.Duration {
 	now := time.Now()

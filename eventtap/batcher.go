@@ -76,11 +76,11 @@ func (t *Tap) batch() {
 }
 
 // work handles records as long as there are any, then sleeps until an event wakes it. It returns true once the tap is
-// closed and the rings are empty, and false after a panic, which costs the slice of records that was being handled.
+// closed and the rings are empty, and false after a panic, of which only a mistake in this package can be the cause.
 func (t *Tap) work() (done bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			t.log.Error("the event tap failed on a record", zap.Any("panic", p), zap.Stack("stack"))
+			t.log.Error("the event tap failed", zap.Any("panic", p), zap.Stack("stack"))
 		}
 	}()
 	timer := time.NewTimer(flushEvery)
@@ -150,31 +150,44 @@ func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events 
 	defer t.cut.Unlock()
 	b := &t.batcher
 	b.items = r.next(b.items[:0], int(max))
+	if len(b.items) == 0 {
+		return false, 0
+	}
+	var failed uint64
 	for _, it := range b.items {
 		if it.loss.count > 0 {
-			l := it.loss
-			l.firstSeq, l.lastSeq = b.seq+1, b.seq+l.count
-			b.seq += l.count
-			b.out = append(b.out, encoded{loss: l})
+			b.lose(it.loss)
 			continue
 		}
-		b.seq++
 		events++
-		fill(it.b)
-		b.encode()
+		if !t.encode(it.b, fill) {
+			failed++
+			now := time.Now().UnixNano()
+			b.lose(loss{reason: Internal, count: 1, firstTime: now, lastTime: now})
+		}
 		if len(b.jsonBuf) > bufFull || len(b.protoBuf) > bufFull {
 			t.handOver()
 		}
 	}
-	if len(b.items) == 0 {
-		return false, 0
-	}
 	t.handOver()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.pending -= events
+	r.dropped[Internal] += failed
 	r.release()
-	r.mu.Unlock()
 	return true, events
+}
+
+// encode appends a record to what is encoded. It returns false after a panic, which costs the one event.
+func (t *Tap) encode(rec []byte, fill func([]byte)) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.log.Error("the event tap failed on an event", zap.Any("panic", p), zap.Stack("stack"))
+		}
+	}()
+	fill(rec)
+	t.batcher.encode()
+	return true
 }
 
 // handOver gives what is encoded to all sinks.
@@ -185,6 +198,13 @@ func (t *Tap) handOver() {
 		s.push(b.out, now)
 	}
 	b.out, b.jsonBuf, b.protoBuf, b.fill.scratch = b.out[:0], b.jsonBuf[:0], b.protoBuf[:0], b.fill.scratch[:0]
+}
+
+// lose numbers a loss.
+func (b *batcher) lose(l loss) {
+	l.firstSeq, l.lastSeq = b.seq+1, b.seq+l.count
+	b.seq += l.count
+	b.out = append(b.out, encoded{loss: l})
 }
 
 func (b *batcher) outcome(rec []byte) { b.fill.outcome(&b.ev, rec) }
@@ -198,10 +218,10 @@ func (b *batcher) notice(rec []byte) {
 
 // encode numbers the event and appends it in every form that a sink wants.
 func (b *batcher) encode() {
-	e := &b.ev
-	e.Sequence = b.seq
-	e.ID = b.fill.id(b.boot, b.seq)
-	out := encoded{seq: b.seq, kind: e.Kind, key: e.PartitionKey}
+	e, seq := &b.ev, b.seq+1
+	e.Sequence = seq
+	e.ID = b.fill.id(b.boot, seq)
+	out := encoded{seq: seq, kind: e.Kind, key: e.PartitionKey}
 	if b.proto {
 		at := len(b.protoBuf)
 		b.protoBuf = b.enc.AppendProto(b.protoBuf, e)
@@ -212,7 +232,7 @@ func (b *batcher) encode() {
 		b.jsonBuf = b.enc.AppendJSON(b.jsonBuf, e)
 		out.json = b.jsonBuf[at:]
 	}
-	b.out = append(b.out, out)
+	b.out, b.seq = append(b.out, out), seq
 }
 
 // id returns the id of the event with a number.

@@ -166,7 +166,7 @@ func (c *encoder) lost(l *loss) []byte {
 	e := &c.ev
 	e.Reset(event.Lost)
 	origin := c.name
-	if l.reason == RingFull {
+	if l.reason.early() {
 		origin = ringName
 	}
 	e.ID = c.appendID(nil, 0, l)

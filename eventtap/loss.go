@@ -17,12 +17,17 @@ const (
 	Refused
 	// Shutdown: the event came after Close, or was not acknowledged when Close's deadline came.
 	Shutdown
+	// Internal: the tap itself failed on the event.
+	Internal
 	NumReasons
 )
 
+// early tells whether events are dropped for the reason before they reach the sinks.
+func (r Reason) early() bool { return r == RingFull || r == Internal }
+
 // String returns the reason as events and metrics spell it.
 func (r Reason) String() string {
-	return [...]string{"ring_full", "sink_full", "refused", "shutdown"}[r]
+	return [...]string{"ring_full", "sink_full", "refused", "shutdown", "internal"}[r]
 }
 
 // loss is a gap: count events that were dropped between two others for one reason. The numbers of a gap that has not

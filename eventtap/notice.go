@@ -19,8 +19,8 @@ const (
 // maxNotice is the size of the largest notice in its ring, in bytes.
 const maxNotice = 8 << 10
 
-// kinds maps notices to events.
-var kinds = [...]event.Kind{
+// kinds maps notices to events. A test holds that none is left out.
+var kinds = [mesh.NumNoticeKinds]event.Kind{
 	mesh.NoticeCircuit:        event.Circuit,
 	mesh.NoticeEjection:       event.Ejection,
 	mesh.NoticeHealth:         event.Health,
@@ -29,7 +29,16 @@ var kinds = [...]event.Kind{
 	mesh.NoticeStart:          event.Lifecycle,
 	mesh.NoticeDrain:          event.Lifecycle,
 	mesh.NoticeStop:           event.Lifecycle,
+	mesh.NoticeConfigTimeout:  event.Config,
 }
+
+// results are what an event says of a notice about configuration.
+var results = [mesh.NumNoticeKinds]string{
+	mesh.NoticeConfigAccepted: "accepted", mesh.NoticeConfigRejected: "rejected", mesh.NoticeConfigTimeout: "timeout",
+}
+
+// phases are what an event says of a notice about the proxy's life.
+var phases = [mesh.NumNoticeKinds]string{mesh.NoticeStart: "start", mesh.NoticeDrain: "drain", mesh.NoticeStop: "stop"}
 
 // noticeEvent makes an event of a notice, with everything but its identity. Notices are rare, so it allocates.
 func noticeEvent(n *mesh.Notice) *event.Event {
@@ -84,11 +93,7 @@ func fillHealth(e *event.Event, c *mesh.HealthNotice) {
 }
 
 func fillConfig(e *event.Event, kind mesh.NoticeKind, c *mesh.ConfigNotice) {
-	result := "accepted"
-	if kind == mesh.NoticeConfigRejected {
-		result = "rejected"
-	}
-	e.Texts[event.Result], e.Texts[event.Resource] = []byte(result), []byte(c.Kind.String())
+	e.Texts[event.Result], e.Texts[event.Resource] = []byte(results[kind]), []byte(c.Kind.String())
 	e.Texts[event.Version] = cut(c.Version, maxVersion)
 	e.Numbers[event.Accepted], e.Numbers[event.Rejected] = int64(c.Accepted), int64(c.Rejected)
 	for _, r := range c.Errors {
@@ -102,8 +107,7 @@ func fillConfig(e *event.Event, kind mesh.NoticeKind, c *mesh.ConfigNotice) {
 }
 
 func fillLifecycle(e *event.Event, kind mesh.NoticeKind, c *mesh.LifecycleNotice) {
-	phase := map[mesh.NoticeKind]string{mesh.NoticeStart: "start", mesh.NoticeDrain: "drain", mesh.NoticeStop: "stop"}[kind]
-	e.Texts[event.Phase] = []byte(phase)
+	e.Texts[event.Phase] = []byte(phases[kind])
 	if c == nil {
 		return
 	}

@@ -35,6 +35,8 @@ var notices = []struct {
 			{Kind: mesh.KindCluster, Name: "b", Reason: "b"}, {Kind: mesh.KindCluster, Name: "c", Reason: "c"},
 			{Kind: mesh.KindCluster, Name: "d", Reason: "d"}, {Kind: mesh.KindCluster, Name: "left out", Reason: "e"},
 		}}}},
+	{"config-timeout", mesh.Notice{Kind: mesh.NoticeConfigTimeout, Config: &mesh.ConfigNotice{Kind: mesh.KindRouteTable, Version: "v9",
+		Errors: []mesh.Rejection{{Kind: mesh.KindRouteTable, Name: "web", Reason: "not sent within 15s"}}}}},
 	{"start", mesh.Notice{Kind: mesh.NoticeStart, Lifecycle: &mesh.LifecycleNotice{Version: "0.1"}}},
 	{"drain", mesh.Notice{Kind: mesh.NoticeDrain, Lifecycle: &mesh.LifecycleNotice{Reason: "SIGTERM", Connections: 3, Requests: 2}}},
 	{"stop", mesh.Notice{Kind: mesh.NoticeStop}},
@@ -63,16 +65,53 @@ func TestNotices(t *testing.T) {
 	golden(t, "notices.txtar", &got)
 }
 
-// TestLargestNotice makes every text too long.
+// TestEveryNotice holds that each kind of notice has an event, a case in testdata, and the one word that tells it from
+// the others with the same event.
+func TestEveryNotice(t *testing.T) {
+	t.Parallel()
+	cases := map[mesh.NoticeKind]bool{}
+	for i := range notices {
+		cases[notices[i].n.Kind] = true
+	}
+	for k := range mesh.NumNoticeKinds {
+		if kinds[k] == event.Unknown {
+			t.Errorf("notice %d becomes no event", k)
+		}
+		if !cases[k] {
+			t.Errorf("notice %d has no case in notices.txtar", k)
+		}
+		if (kinds[k] == event.Config) != (results[k] != "") || (kinds[k] == event.Lifecycle) != (phases[k] != "") {
+			t.Errorf("notice %d becomes a %v with the result %q and the phase %q", k, kinds[k], results[k], phases[k])
+		}
+	}
+	tap := newTap(t, Config{}, newMemSink(Caps{Encoding: JSON, InFlight: 1}))
+	tap.Notify(&mesh.Notice{Kind: mesh.NumNoticeKinds})
+	if a := tap.Account(); a.Produced != 0 {
+		t.Errorf("a notice of no kind became an event: %+v", a)
+	}
+}
+
+// TestLargestNotice makes every text of every kind too long.
 func TestLargestNotice(t *testing.T) {
 	t.Parallel()
 	text := strings.Repeat("\x01", 4096)
-	for _, n := range []mesh.Notice{
-		{Kind: mesh.NoticeConfigRejected, Cluster: text, Host: mesh.Address{Pipe: text}, Config: &mesh.ConfigNotice{Version: text,
-			Errors: []mesh.Rejection{{Name: text, Reason: text}, {Name: text, Reason: text}, {Name: text, Reason: text}, {Name: text, Reason: text}}}},
-		{Kind: mesh.NoticeHealth, Cluster: text, Host: mesh.Address{Pipe: text}, Health: &mesh.HealthNotice{Source: text, Reason: text}},
-		{Kind: mesh.NoticeCircuit, Cluster: text, Host: mesh.Address{Pipe: text}, Circuit: &mesh.CircuitNotice{Reason: text}},
-	} {
+	rejected := mesh.Rejection{Kind: mesh.KindCluster, Name: text, Reason: text}
+	for i := range notices {
+		n := notices[i].n
+		n.Cluster, n.Host = text, mesh.Address{Pipe: text}
+		switch {
+		case n.Circuit != nil:
+			n.Circuit = &mesh.CircuitNotice{Reason: text, Requests: 1<<32 - 1, Failures: 1<<32 - 1, Slow: 1<<32 - 1}
+		case n.Ejection != nil:
+			n.Ejection = &mesh.EjectionNotice{Reason: text, Times: 1<<32 - 1, For: 1<<63 - 1}
+		case n.Health != nil:
+			n.Health = &mesh.HealthNotice{Source: text, Reason: text}
+		case n.Config != nil:
+			n.Config = &mesh.ConfigNotice{Version: text, Accepted: 1 << 62, Rejected: 1 << 62,
+				Errors: []mesh.Rejection{rejected, rejected, rejected, rejected, rejected}}
+		default:
+			n.Lifecycle = &mesh.LifecycleNotice{Version: text, Reason: text, Connections: 1 << 62, Requests: 1 << 62}
+		}
 		e := noticeEvent(&n)
 		e.ID, e.Source = []byte(strings.Repeat("f", 45)), source(Source{}, mesh.Node{ID: text, Cluster: text})
 		e.BootID, e.Sequence, e.StreamSeq = []byte(strings.Repeat("f", 24)), 1, 1

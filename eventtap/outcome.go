@@ -30,10 +30,10 @@ func (f *filler) outcome(e *event.Event, b []byte) {
 	f.numbers(e, b)
 
 	t, n := &e.Texts, &e.Numbers
-	t[event.Direction] = directions[small[1]]
-	t[event.ProtocolVersion] = versions[small[2]]
-	t[event.UpstreamProtocol] = versions[small[3]]
-	t[event.FailureSide] = sides[small[4]]
+	t[event.Direction] = word(directions[:], small[1])
+	t[event.ProtocolVersion] = word(versions[:], small[2])
+	t[event.UpstreamProtocol] = word(versions[:], small[3])
+	t[event.FailureSide] = word(sides[:], small[4])
 	t[event.CircuitState] = f.text(mesh.CircuitState(small[6]).String())
 	n[event.Fallback] = int64(small[7])
 	t[event.Method] = f.text(methods[small[8]])
@@ -79,6 +79,14 @@ var (
 	versions   = [...][]byte{nil, []byte("1.0"), []byte("1.1"), []byte("2")}
 	sides      = [...][]byte{nil, []byte("downstream"), []byte("upstream"), []byte("internal")}
 )
+
+// word returns a word of a table, or nil where the table does not have it.
+func word(table [][]byte, i byte) []byte {
+	if int(i) < len(table) {
+		return table[i]
+	}
+	return nil
+}
 
 // numbers are the numbers of a record in order; those that are points keep negative values, which are event.Absent.
 var numbers = [numNumbers]event.Number{

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meshtap/meshtap/eventtap/event"
@@ -140,9 +141,7 @@ func TestAccountHolds(t *testing.T) {
 			tap := newTap(t, Config{Memory: MinMemory}, sinks[0], sinks[1], sinks[2])
 			produced := produce(t, tap)
 			for _, s := range sinks {
-				s.mu.Lock()
-				s.calm = true
-				s.mu.Unlock()
+				s.calmDown()
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
@@ -194,13 +193,97 @@ func produce(t *testing.T, tap *Tap) (produced uint64) {
 	return producers * (each + each/100)
 }
 
-// checkFlaky holds what a bus has taken against its account.
-func checkFlaky(t *testing.T, s *flaky, a SinkAccount, produced uint64) {
-	t.Helper()
-	if a.Pending != 0 || a.Dropped[Shutdown] != 0 || a.Dropped[Refused] != uint64(s.refused) {
-		t.Errorf("%s: %+v, the bus refused %d", a.Name, a, s.refused)
+// TestAccountHoldsOverClose closes the tap at a moment and with a deadline that the seed says, while events are produced
+// and the buses fail. The identity holds before, meanwhile and afterwards; nothing is pending in the end, and a bus has
+// every event that counts as acknowledged.
+func TestAccountHoldsOverClose(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 11))
+			sinks := []*flaky{
+				newFlaky(seed, Caps{Encoding: JSON, InFlight: 1}),
+				newFlaky(seed+100, Caps{Encoding: Proto, InFlight: 4, Keyed: true}),
+				newFlaky(seed+200, Caps{Encoding: ProtoBatch, InFlight: 6}),
+			}
+			tap := newTap(t, Config{Memory: MinMemory}, sinks[0], sinks[1], sinks[2])
+			p := startProducers(t, tap, seed)
+			time.Sleep(time.Duration(r.IntN(200)) * time.Millisecond)
+			sinks[r.IntN(3)].calmDown()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.IntN(400))*time.Millisecond)
+			defer cancel()
+			_ = tap.Close(ctx) // whether all were delivered in time is up to the seed
+			produced := p.end()
+			a := tap.Account()
+			a.check(t)
+			if a.Produced != produced || a.Pending != 0 {
+				t.Errorf("seed %d: produced %d, the account says %+v", seed, produced, a)
+			}
+			for i, s := range sinks {
+				s.late.Wait()
+				came, _ := s.count(t)
+				if sa := a.Sinks[i]; sa.Pending != 0 || came < sa.Acked || came > sa.Acked+sa.Dropped[Shutdown] || sa.Dropped[Refused] > uint64(s.refused) {
+					t.Errorf("seed %d: the bus has %d events and refused %d, the account says %+v", seed, came, s.refused, sa)
+				}
+			}
+		})
 	}
-	var came, told uint64
+}
+
+// producers observe in bursts of random sizes at random times until they are told to end, and hold the identity at each.
+type producers struct {
+	stop chan struct{}
+	done sync.WaitGroup
+	n    [3]uint64
+}
+
+func startProducers(t *testing.T, tap *Tap, seed uint64) *producers {
+	p := &producers{stop: make(chan struct{})}
+	for i := range p.n {
+		r := rand.New(rand.NewPCG(seed, uint64(i)))
+		p.done.Go(func() {
+			for {
+				for range r.IntN(300) {
+					if r.IntN(100) == 0 {
+						tap.Notify(&notices[r.IntN(len(notices))].n)
+					} else {
+						tap.Observe(outcomeOf(fmt.Sprint("cluster-", r.IntN(7)), int(p.n[i])))
+					}
+					p.n[i]++
+				}
+				tap.Account().check(t)
+				select {
+				case <-p.stop:
+					return
+				case <-time.After(time.Duration(r.IntN(40)) * time.Millisecond):
+				}
+			}
+		})
+	}
+	return p
+}
+
+func (p *producers) end() (n uint64) {
+	close(p.stop)
+	p.done.Wait()
+	for _, v := range p.n {
+		n += v
+	}
+	return n
+}
+
+// calmDown makes the bus take everything from now on.
+func (s *flaky) calmDown() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calm = true
+}
+
+// count returns how many events the bus has, and how many its lost events tell of.
+func (s *flaky) count(t *testing.T) (came, told uint64) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, b := range s.order {
 		e, err := s.decode(b)
 		if err != nil {
@@ -212,6 +295,16 @@ func checkFlaky(t *testing.T, s *flaky, a SinkAccount, produced uint64) {
 			came++
 		}
 	}
+	return came, told
+}
+
+// checkFlaky holds what a bus has taken against its account.
+func checkFlaky(t *testing.T, s *flaky, a SinkAccount, produced uint64) {
+	t.Helper()
+	if a.Pending != 0 || a.Dropped[Shutdown] != 0 || a.Dropped[Refused] != uint64(s.refused) {
+		t.Errorf("%s: %+v, the bus refused %d", a.Name, a, s.refused)
+	}
+	came, told := s.count(t)
 	if came != a.Acked {
 		t.Errorf("%s: the bus has %d events, %d are acknowledged", a.Name, came, a.Acked)
 	}
@@ -226,9 +319,7 @@ func TestOrderPerKey(t *testing.T) {
 	s := newFlaky(42, Caps{Encoding: Proto, InFlight: 1})
 	tap := newTap(t, Config{}, s)
 	produce(t, tap)
-	s.mu.Lock()
-	s.calm = true
-	s.mu.Unlock()
+	s.calmDown()
 	if err := tap.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,8 @@ const (
 	rouseEvents = 4 * batchEvents
 	// maxInFlight bounds Caps.InFlight.
 	maxInFlight = 8
+	// complainEvery is how often a failure that lasts is told, with what its cause is by then.
+	complainEvery = time.Minute
 	// minChunks is the least that a sink's queue needs beside its batches.
 	minChunks = 3
 )
@@ -61,9 +63,11 @@ type runner struct {
 	flights []*flight // sent or failed, in the order in which they were filled
 	spare   []*flight
 	sent    int  // flights that have not landed
-	failed  bool // a flight has to be sent again
+	failed  bool // flights have to be sent again, before any other
+	wait    bool // and not at once
 	reopen  bool // and the sink opened again before
 	down    bool // a failure was logged and no success since
+	told    time.Time
 	backoff backoff.Backoff
 	random  *rand.Rand
 }
@@ -207,12 +211,12 @@ func (r *runner) closeSink(ctx context.Context) {
 	}
 }
 
-// complain logs the first failure of a series.
+// complain logs the first failure of a series, and one of the later ones now and then.
 func (r *runner) complain(msg string, err error) {
-	if !r.down {
-		r.log.Warn(msg, zap.Error(err))
+	if now := time.Now(); !r.down || now.Sub(r.told) >= complainEvery {
+		r.down, r.told = true, now
+		r.log.Warn(msg, zap.Error(err), zap.Int("tries", r.backoff.Tries()))
 	}
-	r.down = true
 }
 
 // pause waits before the next try. It returns false where run must end.
@@ -236,13 +240,16 @@ func (r *runner) serve(ctx context.Context) (again bool) {
 				r.reopen = false
 				return true
 			}
-			if !r.pause(ctx) {
+			if r.wait && !r.pause(ctx) {
 				return false
 			}
 			r.resend(ctx)
 		}
 		if !r.failed {
 			r.fill(ctx)
+			if r.failed && r.sent == 0 {
+				continue
+			}
 			if finish == nil && len(r.flights) == 0 && r.q.empty() {
 				return false
 			}
@@ -259,9 +266,10 @@ func (r *runner) serve(ctx context.Context) (again bool) {
 	}
 }
 
-// fill sends what is queued, as far as flights are spare.
+// fill sends what is queued, as far as flights are spare and none has failed: nothing is sent behind what is known to
+// have failed.
 func (r *runner) fill(ctx context.Context) {
-	for len(r.spare) > 0 {
+	for len(r.spare) > 0 && !r.failed {
 		f := r.spare[len(r.spare)-1]
 		r.pack(f)
 		if len(f.batch.Events) == 0 {
@@ -270,6 +278,11 @@ func (r *runner) fill(ctx context.Context) {
 		r.spare = r.spare[:len(r.spare)-1]
 		r.flights = append(r.flights, f)
 		r.send(ctx, f)
+		select {
+		case l := <-r.landed:
+			r.land(l)
+		default:
+		}
 	}
 }
 
@@ -299,12 +312,12 @@ func (r *runner) send(ctx context.Context, f *flight) {
 	r.sink.Send(ctx, &f.batch, f.done)
 }
 
+// resend sends the first of the flights that are left. The others have to wait until it has landed, so that none comes
+// before one that fails again.
 func (r *runner) resend(ctx context.Context) {
-	r.failed = false
-	for _, f := range r.flights {
-		r.retries.Add(1)
-		r.send(ctx, f)
-	}
+	r.wait = false
+	r.retries.Add(1)
+	r.send(ctx, r.flights[0])
 }
 
 // land takes note of what became of a flight.
@@ -318,7 +331,7 @@ func (r *runner) land(l landing) {
 	r.sent--
 	var refused *RefusedError
 	if l.err != nil && !errors.As(l.err, &refused) {
-		r.failed = true
+		r.failed, r.wait = true, true
 		r.reopen = r.reopen || errors.Is(l.err, ErrReopen)
 		r.complain("the event sink failed; trying again", l.err)
 		return
@@ -330,7 +343,7 @@ func (r *runner) land(l landing) {
 	i := slices.Index(r.flights, f)
 	r.flights = slices.Delete(r.flights, i, i+1)
 	r.spare = append(r.spare, f)
-	if r.failed {
+	if r.failed = r.failed && len(r.flights) > 0; r.failed {
 		return
 	}
 	if r.down {

@@ -10,6 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
@@ -49,6 +52,57 @@ func TestRetry(t *testing.T) {
 		settled(time.Minute)
 		if d := at[14].Sub(at[13]); d > retryBase {
 			t.Errorf("after a success the first wait is %v, at most %v is allowed", d, retryBase)
+		}
+	})
+}
+
+// TestComplaints has a bus that is down for minutes: the log says so at once and now and then, with the cause of the
+// moment, and not at each try.
+func TestComplaints(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemSink(Caps{Encoding: JSON, InFlight: 1})
+		begin, sends := time.Now(), 0
+		s.behave = func(_ *Batch, done func(error)) bool {
+			sends++
+			switch down := time.Since(begin); {
+			case down < 90*time.Second:
+				done(errDown)
+			case down < 150*time.Second:
+				done(errors.New("the password is wrong"))
+			default:
+				done(nil)
+			}
+			return true
+		}
+		core, logs := observer.New(zap.DebugLevel)
+		deps := testDeps()
+		deps.Log = zap.New(core)
+		tap, err := New(Config{Memory: MinMemory, Sinks: []SinkConfig{{Name: "bus", TypeURL: "test", Config: s}}}, deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tap.Observe(sampleOutcome())
+		settled(5 * time.Minute)
+		if err := tap.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		var got []string
+		for _, e := range logs.All() {
+			fields := e.ContextMap()
+			if fields["sink"] != "bus" {
+				t.Errorf("%v", e)
+			}
+			got = append(got, fmt.Sprint(e.Message, ": ", fields["error"]))
+		}
+		want := []string{
+			"the event sink failed; trying again: the bus is down",
+			"the event sink failed; trying again: the bus is down",
+			"the event sink failed; trying again: the password is wrong",
+			"the event sink works again: <nil>",
+		}
+		if !slices.Equal(got, want) || sends < 50 {
+			t.Errorf("%d sends, and the log says %q", sends, got)
 		}
 	})
 }
@@ -95,7 +149,7 @@ func TestBatchesInFlight(t *testing.T) {
 		s.behave = func(b *Batch, done func(error)) bool {
 			sizes = append(sizes, uint64(len(b.Events)))
 			first = append(first, string(b.ID(nil)))
-			if len(first) > 6 {
+			if len(first) > 7 {
 				done(nil)
 			} else {
 				held = append(held, done)
@@ -118,23 +172,57 @@ func TestBatchesInFlight(t *testing.T) {
 		held[0](nil)
 		held[2](nil)
 		settled(time.Minute)
-		if len(held) != 6 || first[3] != first[1] {
+		if len(held) != 4 || first[3] != first[1] {
+			t.Fatalf("sent were %q, which must end with the one that has to be sent again, alone", first)
+		}
+		held[3](nil)
+		settled(time.Minute)
+		if len(held) != 7 {
 			t.Fatalf("sent were %q", first)
 		}
-		if a := tap.Account(); a.Sinks[0].Acked != sizes[0]+sizes[2] {
+		if a := tap.Account(); a.Sinks[0].Acked != sizes[0]+sizes[1]+sizes[2] {
 			t.Errorf("%+v", a.Sinks[0])
 		}
 		ids := slices.Clone(first)
 		slices.Sort(ids)
-		if len(slices.Compact(ids)) != 5 {
+		if len(slices.Compact(ids)) != 6 {
 			t.Errorf("batches share ids: %q", first)
 		}
-		for _, done := range held[3:] {
+		for _, done := range held[4:] {
 			done(nil)
 		}
 		settled(time.Second)
 		if a := tap.Account(); a.Sinks[0].Acked != 10*batchEvents {
 			t.Errorf("%+v", a.Sinks[0])
+		}
+	})
+}
+
+// TestNothingOvertakes has a sink that fails at once, time and again: until a batch is taken, none is sent behind it.
+func TestNothingOvertakes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemSink(Caps{Encoding: JSON, InFlight: 4})
+		sends := 0
+		s.behave = func(_ *Batch, done func(error)) bool {
+			sends++
+			if sends%3 != 0 {
+				done(errDown)
+				return false
+			}
+			done(nil)
+			return true
+		}
+		tap := newTap(t, Config{}, s)
+		for n := range 20 * batchEvents {
+			tap.Observe(outcomeOf("x", n))
+		}
+		settled(10 * time.Minute)
+		if came, lost, _ := reconcile(t, s.events(t)); came != 20*batchEvents || lost != 0 {
+			t.Errorf("%d came, %d lost", came, lost)
+		}
+		if a := tap.Account(); a.Sinks[0].Retries < 20 {
+			t.Errorf("%+v", a)
 		}
 	})
 }

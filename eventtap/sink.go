@@ -33,10 +33,8 @@ type SinkBuilder func(config any, deps SinkDeps) (Sink, error)
 
 // SinkDeps is what a sink is given.
 type SinkDeps struct {
-	// Name is the sink's name in the configuration.
-	Name string
-	Log  *zap.Logger
-	// Random returns numbers in [0, 1), for jitter. One goroutine at a time may call it.
+	Log *zap.Logger
+	// Random returns numbers in [0, 1), for jitter. Any goroutine may call it.
 	Random func() float64
 }
 
@@ -49,26 +47,11 @@ type Caps struct {
 	// Keyed sinks need Event.Key.
 	Keyed bool
 	// InFlight is how many batches may be sent and not yet done, 1 to 8. With more than 1, a batch that has to be sent
-	// again comes behind those that were sent after it.
+	// again comes behind those that were sent before its failure was known.
 	InFlight int
-	// Ack says what an event has survived when it counts as acknowledged.
-	Ack Ack
 	// Dedupe says that the bus drops an event whose ID it has seen lately.
 	Dedupe bool
 }
-
-// Ack is a kind of acknowledgement.
-type Ack uint8
-
-// The acknowledgements.
-const (
-	// AckWritten: handed to the operating system or to this process.
-	AckWritten Ack = iota
-	// AckBroker: stored by a broker, as safe as the broker's own settings make it.
-	AckBroker
-	// AckDurable: on this machine's disk.
-	AckDurable
-)
 
 // Encoding is how a batch's bytes are laid out.
 type Encoding uint8

@@ -147,6 +147,16 @@ func newRandom(seed io.Reader) (*rand.Rand, error) {
 	return rand.New(rand.NewPCG(le.Uint64(b[:]), le.Uint64(b[8:]))), nil
 }
 
+// shared lets any goroutine use a source of random numbers.
+func shared(r *rand.Rand) func() float64 {
+	var mu sync.Mutex
+	return func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return r.Float64()
+	}
+}
+
 func (t *Tap) addSinks(deps Deps, boot, source []byte) error {
 	add := func(name string, s Sink, bytes int) error {
 		for _, r := range t.runners {
@@ -167,7 +177,7 @@ func (t *Tap) addSinks(deps Deps, boot, source []byte) error {
 		if err != nil {
 			return err
 		}
-		s, err := build(c.Config, SinkDeps{Name: c.Name, Log: deps.Log.With(zap.String("sink", c.Name)), Random: random.Float64})
+		s, err := build(c.Config, SinkDeps{Log: deps.Log.With(zap.String("sink", c.Name)), Random: shared(random)})
 		if err != nil {
 			return fmt.Errorf("eventtap: sink %q: %w", c.Name, err)
 		}
@@ -252,14 +262,6 @@ func (r *ring) lose(time int64) {
 	r.dropped[reason]++
 }
 
-// abandon counts what was taken from the ring and never handed over: what a panic cost.
-func (r *ring) abandon() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dropped[Shutdown] += r.pending
-	r.pending = 0
-}
-
 // rouse wakes the batcher if it sleeps, or if it must not wait for more.
 func (t *Tap) rouse(now bool) {
 	if now || t.idle.Load() && t.idle.CompareAndSwap(true, false) {
@@ -284,10 +286,6 @@ func (t *Tap) close(ctx context.Context) error {
 	t.notices.close()
 	close(t.stop)
 	<-t.stopped // the batcher has emptied the rings
-	for i := range t.rings {
-		t.rings[i].abandon()
-	}
-	t.notices.abandon()
 	for _, r := range t.runners {
 		r.end()
 	}

@@ -359,6 +359,33 @@ func TestNoticeComesAfterItsCause(t *testing.T) {
 	})
 }
 
+// TestTraceParent: the trace that a request belongs to is an attribute of its event, where it has the form of one.
+func TestTraceParent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+		s := newMemSink(Caps{Encoding: Proto, InFlight: 1})
+		tap := newTap(t, Config{}, s)
+		want := []string{trace, "", "", ""}
+		for _, h := range []mesh.Headers{
+			headers{"traceparent": trace}, headers{"traceparent": strings.ToUpper(trace)}, headers{"traceparent": trace + "-00"}, headers{},
+		} {
+			o := sampleOutcome()
+			o.Headers = h
+			tap.Observe(o)
+		}
+		settled(time.Second)
+		for i, e := range s.events(t) {
+			if got := string(e.TraceParent); got != want[i] {
+				t.Errorf("event %d: traceparent %q, want %q", i, got, want[i])
+			}
+		}
+		if len(s.ids) != len(want) {
+			t.Errorf("%d events", len(s.ids))
+		}
+	})
+}
+
 func TestOff(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -404,26 +431,39 @@ func TestPanics(t *testing.T) {
 	t.Parallel()
 	t.Run("in the batcher", func(t *testing.T) {
 		t.Parallel()
-		s := newMemSink(Caps{Encoding: JSON, InFlight: 1})
-		tap := newTap(t, Config{}, s)
-		r := &tap.rings[0]
-		r.mu.Lock()
-		r.produced++
-		if r.room(maxRecord, false) == nil {
-			t.Fatal("no room")
+		s, other := newMemSink(Caps{Encoding: JSON, InFlight: 1}), newMemSink(Caps{Encoding: Proto, InFlight: 1})
+		tap := newTap(t, Config{}, s, other)
+		r := &tap.notices
+		bad := func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.produced++
+			if r.room(maxNotice, true) == nil {
+				t.Fatal("no room")
+			}
+			r.commit(1) // too short for anything
 		}
-		r.commit(1) // too short for anything
-		r.mu.Unlock()
-		for n := range 500 {
-			tap.Observe(outcomeOf(fmt.Sprint(n), n))
+		tap.cut.Lock() // one slice for all
+		for range 10 {
+			tap.Notify(&notices[0].n)
+			bad()
+			bad()
+			tap.Notify(&notices[0].n)
 		}
+		tap.cut.Unlock()
+		waitFor(t, tap)
+		tap.Observe(sampleOutcome())
 		if err := tap.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		a := tap.Account()
 		a.check(t)
-		if a.Produced != 501 || a.Dropped[Shutdown] == 0 || a.Sinks[0].Acked < 501-sliceSize {
-			t.Errorf("%+v", a)
+		for i, events := range [][]*event.Event{s.events(t), other.events(t)} {
+			came, _, reasons := reconcile(t, events)
+			if a.Produced != 41 || a.Dropped[Internal] != 20 || a.Sinks[i].Acked != 21 || came != 21 || reasons["internal"] != 20 {
+				t.Errorf("%d came, lost are %v, account %+v", came, reasons, a)
+			}
+			checkSequence(t, events, 41)
 		}
 	})
 	t.Run("in a sink", func(t *testing.T) {

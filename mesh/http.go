@@ -2,7 +2,10 @@
 
 package mesh
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // HTTPManager is the HTTP connection manager: how bytes of a connection become requests, and which filters see them.
 type HTTPManager struct {
@@ -36,6 +39,7 @@ type HTTPManager struct {
 
 	// Trust and rewriting, with Envoy's meaning.
 	UseRemoteAddress   bool
+	InternalAddresses  []netip.Prefix // whose requests may tell the router what to do
 	XFFTrustedHops     int
 	SkipXFFAppend      bool
 	AppendXForwardPort bool

@@ -3,7 +3,6 @@
 package event
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,18 +60,4 @@ func splitProto(b []byte) (out [][]byte, err error) {
 		return nil, errors.New("event: not a CloudEventBatch in protobuf")
 	}
 	return out, nil
-}
-
-// NextDelimited returns the first event of a stream of protobuf events, each behind its length, and what follows it. n is
-// 0 where the stream ends in the middle of an event, or at its end.
-func NextDelimited(b []byte) (e, rest []byte, n int, err error) {
-	size, k := binary.Uvarint(b)
-	switch {
-	case k < 0 || k > 0 && size > MaxSize:
-		return nil, b, 0, fmt.Errorf("event: the length of an event is %d, at most %d is allowed", size, MaxSize)
-	case k == 0 || size > uint64(len(b)-k):
-		return nil, b, 0, nil
-	}
-	n = k + int(size)
-	return b[k:n], b[n:], n, nil
 }

@@ -4,8 +4,6 @@ package event
 
 import (
 	"bytes"
-	"encoding/binary"
-	"strings"
 	"testing"
 )
 
@@ -66,38 +64,6 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-func TestNextDelimited(t *testing.T) {
-	t.Parallel()
-	var file []byte
-	for i := range uint64(3) {
-		pb := Random(i).AppendProto(nil)
-		file = append(binary.AppendUvarint(file, uint64(len(pb))), pb...)
-	}
-	rest := file
-	for i := range uint64(3) {
-		var b []byte
-		var n int
-		var err error
-		for cut := range len(file) / 3 {
-			if _, _, n, err = NextDelimited(rest[:min(cut, len(Random(i).AppendProto(nil)))]); n != 0 || err != nil {
-				t.Fatalf("cut at %d: %d, %v", cut, n, err)
-			}
-		}
-		b, rest, n, err = NextDelimited(rest)
-		if err != nil || n == 0 || !bytes.Equal(b, Random(i).AppendProto(nil)) {
-			t.Fatalf("event %d: %d bytes, %v", i, n, err)
-		}
-	}
-	if _, _, n, err := NextDelimited(rest); n != 0 || err != nil || len(rest) != 0 {
-		t.Errorf("at the end: %d, %v", n, err)
-	}
-	for _, bad := range []string{"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\xff\xff\x7f"} {
-		if _, _, _, err := NextDelimited([]byte(bad + strings.Repeat("x", 10))); err == nil {
-			t.Errorf("%q was accepted", bad)
-		}
-	}
-}
-
 func TestAttribute(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -135,11 +101,6 @@ func FuzzSplit(f *testing.F) {
 		}
 		for _, e := range events {
 			_ = new(Event).Decode(e)
-		}
-		for rest, n := b, 1; n > 0; {
-			if _, rest, n, err = NextDelimited(rest); err != nil {
-				return
-			}
 		}
 	})
 }

@@ -55,7 +55,7 @@ func New(bytes int) *Hub {
 
 // Caps returns what the hub promises as a sink.
 func (*Hub) Caps() eventtap.Caps {
-	return eventtap.Caps{Encoding: eventtap.Proto, InFlight: 1, Ack: eventtap.AckWritten}
+	return eventtap.Caps{Encoding: eventtap.Proto, InFlight: 1}
 }
 
 // Open does nothing.

@@ -27,8 +27,6 @@ type Query struct {
 	Cluster string
 	// Failed shows requests and connections only if they failed.
 	Failed bool
-	// SSE writes server-sent events instead of one JSON event per line.
-	SSE bool
 }
 
 // The names of a query's parts.
@@ -38,12 +36,11 @@ const (
 	paramKind    = "kind"
 	paramCluster = "cluster"
 	paramFailed  = "failed"
-	paramFormat  = "format"
 )
 
 // ParseQuery reads a query from its parts, which get returns by name, "" where one is missing:
 //
-//	from=now|SEQUENCE  follow=true|false  kind=outcome,circuit  cluster=NAME  failed=true|false  format=ndjson|sse
+//	from=now|SEQUENCE  follow=true|false  kind=outcome,circuit  cluster=NAME  failed=true|false
 func ParseQuery(get func(name string) string) (Query, error) {
 	var q Query
 	var err error
@@ -77,13 +74,6 @@ func ParseQuery(get func(name string) string) (Query, error) {
 		}
 	}
 	q.Once = !follow
-	switch v := get(paramFormat); v {
-	case "", "ndjson":
-	case "sse":
-		q.SSE = true
-	default:
-		return q, fmt.Errorf("%s: %q, must be ndjson or sse", paramFormat, v)
-	}
 	return q, nil
 }
 
@@ -117,28 +107,21 @@ func (q *Query) passes(e *event.Event) bool {
 	return false
 }
 
-// MediaType is that of the stream.
-func (q *Query) MediaType() string {
-	if q.SSE {
-		return "text/event-stream"
-	}
-	return "application/x-ndjson"
-}
-
-// heartbeat is how long a stream is silent before something is written, to find out whether the reader is still there.
+// heartbeat is how long a stream is silent before an empty line is written, to find out whether the reader is still
+// there.
 const heartbeat = 15 * time.Second
 
-// ServeStream writes the events that the query asks for to w until ctx ends, the reader goes away, the hub is closed, or
-// the reader falls behind. flush is called whenever there is nothing more to write at once. Events that the reader
-// missed are told in a lost event whose origin is the hub; where the reader fell behind it is the last one. It returns nil
-// at an end that is none of the writer's doing.
+// ServeStream writes the events that the query asks for to w, one JSON event per line and per Write, until ctx ends, the
+// reader goes away, the hub is closed, or the reader falls behind. flush is called whenever there is nothing more to write
+// at once. Events that the reader missed are told in a lost event whose origin is the hub; where the reader fell behind it
+// is the last one. It returns nil at an end that is none of the writer's doing.
 func (h *Hub) ServeStream(ctx context.Context, w io.Writer, flush func() error, q Query) error {
 	s, err := h.Subscribe(q.From, q.passes)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	out := writer{w: w, flush: flush, sse: q.SSE}
+	out := writer{w: w, flush: flush}
 	var e event.Event
 	for {
 		err := s.Poll(&e)
@@ -169,7 +152,6 @@ func (h *Hub) ServeStream(ctx context.Context, w io.Writer, flush func() error, 
 type writer struct {
 	w     io.Writer
 	flush func() error
-	sse   bool
 	buf   []byte
 }
 
@@ -183,11 +165,7 @@ func (o *writer) next(ctx context.Context, s *Subscriber, e *event.Event) error 
 		if err == nil || !silent {
 			return err
 		}
-		beat := "\n"
-		if o.sse {
-			beat = ":\n\n"
-		}
-		if _, err := io.WriteString(o.w, beat); err != nil {
+		if _, err := io.WriteString(o.w, "\n"); err != nil {
 			return err
 		}
 		if err := o.flush(); err != nil {
@@ -197,18 +175,8 @@ func (o *writer) next(ctx context.Context, s *Subscriber, e *event.Event) error 
 }
 
 func (o *writer) event(e *event.Event) error {
-	b := o.buf[:0]
-	if o.sse {
-		b = append(append(b, "id: "...), e.ID...)
-		b = append(append(b, "\nevent: "...), e.Kind.String()...)
-		b = append(b, "\ndata: "...)
-	}
-	b = append(e.AppendJSON(b), '\n')
-	if o.sse {
-		b = append(b, '\n')
-	}
-	o.buf = b
-	_, err := o.w.Write(b)
+	o.buf = append(e.AppendJSON(o.buf[:0]), '\n')
+	_, err := o.w.Write(o.buf)
 	return err
 }
 

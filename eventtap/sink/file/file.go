@@ -44,12 +44,9 @@ func New(c Config) *Sink { return &Sink{cfg: c} }
 
 // Caps returns what the sink promises.
 func (s *Sink) Caps() eventtap.Caps {
-	c := eventtap.Caps{Encoding: eventtap.JSONLines, InFlight: 1, Ack: eventtap.AckWritten}
+	c := eventtap.Caps{Encoding: eventtap.JSONLines, InFlight: 1}
 	if s.cfg.Proto {
 		c.Encoding = eventtap.ProtoDelimited
-	}
-	if s.cfg.Fsync {
-		c.Ack = eventtap.AckDurable
 	}
 	return c
 }

@@ -3,17 +3,14 @@
 package nats
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"fmt"
-	"os"
-	"os/exec"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/eventtap"
@@ -22,21 +19,10 @@ import (
 	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
-// serverEnv makes the test binary a server for BenchmarkEvent, so that the server's work is not counted.
-const serverEnv = "MESHTAP_TEST_NATS_SERVER"
-
-func TestServerProcess(t *testing.T) {
-	if os.Getenv(serverEnv) == "" {
-		t.Skip("it is only for BenchmarkEvent")
-	}
-	fmt.Println("at", startBus(t, nil).url())
-	_, _ = os.Stdin.Read(make([]byte, 1)) // until the benchmark ends
-}
-
 // BenchmarkEvent is what an event costs this whole process, from Observe to the stream's acknowledgement, in processor
 // time. The server is another process.
 func BenchmarkEvent(b *testing.B) {
-	url := startProcess(b)
+	url := startProcess(b, server.RANDOM_PORT, b.TempDir()).url()
 	for i, c := range []struct {
 		name         string
 		proto, batch bool
@@ -106,34 +92,6 @@ func (c *counted) Send(ctx context.Context, b *eventtap.Batch, done func(error))
 			c.reached <- struct{}{}
 		}
 	})
-}
-
-func startProcess(b *testing.B) (url string) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServerProcess$")
-	cmd.Env = append(os.Environ(), serverEnv+"=1")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if at, ok := strings.CutPrefix(lines.Text(), "at "); ok {
-			return at
-		}
-	}
-	b.Fatal("the server's process does not start")
-	return ""
 }
 
 // cpu returns the processor time of this process, in nanoseconds.

@@ -7,6 +7,7 @@
 // The subject is <prefix>.<class>.<key>, so a consumer can choose classes and services, and JetStream keeps the order of
 // all. The message id is the event's id: what is published again after a lost acknowledgement is dropped by the stream
 // within its duplicate window. While the connection is down nothing is buffered in the client; batches fail and their
-// runner keeps them. Events that the server refuses one at a time, as in a change of leader, may come behind later ones
-// of the same batch; a batch per message and one message in flight excludes that.
+// runner keeps them, and nothing is published on a new connection before it is known what became of what went out on the
+// last one. Events that the server refuses one at a time, as in a change of leader, may come behind later ones of the
+// same batch; a batch per message and one message in flight excludes that.
 package nats

@@ -8,19 +8,45 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
-// TestKilledUnderLoad kills the server again and again while events are produced faster than the memory holds them. At
-// every moment the account adds up; at the end the stream holds exactly what was acknowledged, and the gaps that its
-// reader sees are exactly what was dropped.
+// TestKilledUnderLoad ends the server again and again while events are produced faster than the memory holds them. At
+// every moment the account adds up; at the end the stream holds exactly what was acknowledged, each event once, and the
+// gaps that its reader sees are exactly what was dropped.
 func TestKilledUnderLoad(t *testing.T) {
 	t.Parallel()
-	b := startBus(t, nil)
-	cfg := b.config()
-	cfg.Create.Duplicates = 10 * time.Minute
+	for _, c := range []struct {
+		name  string
+		start func(t *testing.T) killable
+		batch bool
+	}{
+		{"shut down", func(t *testing.T) killable { return startBus(t, nil) }, false},
+		{"killed", func(t *testing.T) killable { return startProcess(t, server.RANDOM_PORT, t.TempDir()) }, false},
+		{"killed, with batches", func(t *testing.T) killable { return startProcess(t, server.RANDOM_PORT, t.TempDir()) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := c.start(t)
+			cfg := configAt(b.url())
+			cfg.Batch, cfg.Proto, cfg.Create.Duplicates = c.batch, c.batch, 10*time.Minute
+			killUnderLoad(t, b, cfg)
+		})
+	}
+}
+
+// killable is a server that can be ended and come back on the same port with the same store on disk.
+type killable interface {
+	url() string
+	stop()
+	start(t *testing.T)
+}
+
+func killUnderLoad(t *testing.T, b killable, cfg Config) {
 	tap := sink.NewTap(t, eventtap.MinMemory, newSink(cfg))
 	load := startLoad(tap)
 	for range 4 {
@@ -36,7 +62,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := sink.Check(t, tap)
-	f := sink.Read(t, split(t, cfg, b.messages(t, stream)), true)
+	f := sink.Read(t, split(t, cfg, messages(t, b.url(), stream)), true)
 	var dropped uint64
 	for _, n := range a.Dropped {
 		dropped += n

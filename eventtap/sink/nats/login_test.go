@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -101,27 +102,34 @@ func TestTLS(t *testing.T) {
 		bus  *bus
 		tls  *TLS
 		must bool
-		ok   bool
+		want string // of the error, "" for none
 	}{
-		{"both trust each other", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey}, false, true},
-		{"the certificate's other name", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey, ServerName: "nats.test"}, false, true},
-		{"another name", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey, ServerName: "other.test"}, false, false},
-		{"no client certificate", secure, &TLS{CAFile: ca.file}, false, false},
-		{"a stranger's certificate", secure, &TLS{CAFile: ca.file, CertificateFile: strangerCert, KeyFile: strangerKey}, false, false},
-		{"an authority that did not sign", secure, &TLS{CAFile: other.file, CertificateFile: clientCert, KeyFile: clientKey}, false, false},
-		{"the system's authorities", secure, nil, true, false},
-		{"a server without TLS", plain, nil, true, false},
-		{"a server without TLS, and certificates", plain, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey}, false, false},
-		{"a missing file", secure, &TLS{CAFile: "/none"}, false, false},
-		{"a file without a certificate", secure, &TLS{CAFile: key}, false, false},
-		{"another's key", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: strangerKey}, false, false},
-		{"a key that others may read", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: file(t, "x", 0o644)}, false, false},
+		{"both trust each other", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey}, false, ""},
+		{"the certificate's other name", secure,
+			&TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey, ServerName: "nats.test"}, false, ""},
+		{"another name", secure,
+			&TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey, ServerName: "other.test"}, false, "set tls.server_name"},
+		{"no client certificate", secure, &TLS{CAFile: ca.file}, false, "another client certificate than none: set tls.certificate_file"},
+		{"a stranger's certificate", secure, &TLS{CAFile: ca.file, CertificateFile: strangerCert, KeyFile: strangerKey}, false,
+			"another client certificate than " + strangerCert},
+		{"an authority that did not sign", secure, &TLS{CAFile: other.file, CertificateFile: clientCert, KeyFile: clientKey}, false,
+			"not signed by an authority of " + other.file},
+		{"the system's authorities", secure, nil, true, "not signed by an authority that this system trusts: set tls.ca_file"},
+		{"a server without TLS", plain, nil, true, "turn it on there, or set allow_plaintext"},
+		{"a server without TLS, and certificates", plain, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: clientKey}, false,
+			"turn it on there, or set allow_plaintext"},
+		{"a missing file", secure, &TLS{CAFile: "/none"}, false, "open /none: no such file"},
+		{"a file without a certificate", secure, &TLS{CAFile: key}, false, key + " holds no certificate"},
+		{"another's key", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: strangerKey}, false,
+			strangerKey + " are not a certificate and its key"},
+		{"a key that others may read", secure, &TLS{CAFile: ca.file, CertificateFile: clientCert, KeyFile: file(t, "x", 0o644)}, false,
+			"has the mode 0644, at most 0640 is allowed"},
 	} {
 		cfg := c.bus.config()
 		cfg.TLS, cfg.Secure = c.tls, c.must
 		s := newSink(cfg)
-		if err := s.Open(t.Context()); (err == nil) != c.ok {
-			t.Errorf("%s: %v", c.name, err)
+		if err := s.Open(t.Context()); c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Errorf("%s: %v", c.name, err)

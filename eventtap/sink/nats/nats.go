@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,6 +71,9 @@ type Sink struct {
 	stop    chan struct{} // closed by Close
 	waiting sync.WaitGroup
 	subject []byte
+	conns   uint64                // what connections was at the last Send
+	unknown atomic.Int64          // batches that were published and not answered
+	why     atomic.Pointer[error] // the connection could not be made again; written by the client
 }
 
 // New returns a sink that is not connected.
@@ -84,7 +88,7 @@ func New(c Config, deps eventtap.SinkDeps) *Sink {
 
 // Caps returns what the sink promises.
 func (s *Sink) Caps() eventtap.Caps {
-	c := eventtap.Caps{InFlight: s.cfg.InFlight, Ack: eventtap.AckBroker, Dedupe: true, Keyed: !s.cfg.Batch}
+	c := eventtap.Caps{InFlight: s.cfg.InFlight, Dedupe: true, Keyed: !s.cfg.Batch}
 	switch {
 	case s.cfg.Proto && s.cfg.Batch:
 		c.Encoding = eventtap.ProtoBatch
@@ -104,12 +108,12 @@ func (s *Sink) Open(ctx context.Context) error {
 	}
 	conn, err := nats.Connect(strings.Join(s.cfg.URLs, ","), opts...)
 	if err != nil {
-		return fmt.Errorf("nats: connect: %w", err)
+		return wrap("connect", s.explain(err))
 	}
 	js, err := jetstream.New(conn, jetstream.WithPublishAsyncTimeout(s.cfg.AckTimeout),
 		jetstream.WithPublishAsyncMaxPending(2*maxInFlight*64))
 	if err == nil {
-		err = s.findStream(ctx, js)
+		err = s.explain(s.findStream(ctx, js))
 	}
 	if err == nil && s.cfg.Batch && conn.MaxPayload() < batchRoom {
 		err = fmt.Errorf("nats: the server's max_payload is %d, batches need %d", conn.MaxPayload(), batchRoom)
@@ -151,16 +155,28 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("nats: %s: %w", what, err)
 }
 
+// errAnew is why something is not published: what was published before it may have been lost with the connection.
+var errAnew = errors.New("the connection was made anew")
+
 // Send publishes the batch, and returns before it is acknowledged. It publishes nothing behind an event that could not
-// be published.
+// be published, or that may have been lost with a connection.
 func (s *Sink) Send(_ context.Context, b *eventtap.Batch, done func(error)) {
-	if s.conn.IsClosed() {
-		done(fmt.Errorf("nats: the server closed the connection: %w: %w", s.conn.LastError(), eventtap.ErrReopen))
+	conns := s.connections()
+	switch {
+	case s.conn.IsClosed():
+		done(s.closed())
+		return
+	case !s.conn.IsConnected():
+		done(s.disconnected())
+		return
+	case s.unknown.Load() > 0 && conns != s.conns:
+		done(wrap("publish", errAnew))
 		return
 	}
+	s.conns = conns
 	if s.cfg.Batch {
 		ack, err := s.publish(s.cfg.Prefix+".batch", string(b.ID(nil)), b.Body)
-		s.waiting.Go(func() { done(outcome(b, s.wait(ack, err))) })
+		s.answer(done, func() error { return outcome(b, s.wait(ack, err)) })
 		return
 	}
 	acks := make([]jetstream.PubAckFuture, len(b.Events))
@@ -170,13 +186,44 @@ func (s *Sink) Send(_ context.Context, b *eventtap.Batch, done func(error)) {
 		if e.Sent {
 			continue
 		}
-		acks[i], errs[i] = s.publish(s.subjectOf(e), string(e.ID), e.Body)
+		if acks[i], errs[i] = nil, errAnew; s.connections() == conns {
+			acks[i], errs[i] = s.publish(s.subjectOf(e), string(e.ID), e.Body)
+		}
 		if errs[i] != nil && !refused(errs[i]) {
 			acks, errs = acks[:i+1], errs[:i+1]
 			break
 		}
 	}
-	s.waiting.Go(func() { done(s.collect(b, acks, errs)) })
+	s.answer(done, func() error { return s.collect(b, acks, errs) })
+}
+
+// connections counts the connections that the client has made.
+func (s *Sink) connections() uint64 { return s.conn.Stats().Reconnects }
+
+// answer calls done with what becomes of a batch that was published.
+func (s *Sink) answer(done func(error), wait func() error) {
+	s.unknown.Add(1)
+	s.waiting.Go(func() {
+		err := wait()
+		s.unknown.Add(-1)
+		done(err)
+	})
+}
+
+// closed is the error of a batch that comes when the client has given up, because the server does not want us.
+func (s *Sink) closed() error {
+	if why := s.explain(s.conn.LastError()); why != nil {
+		return fmt.Errorf("nats: %w: %w", eventtap.ErrReopen, why)
+	}
+	return fmt.Errorf("nats: %w", eventtap.ErrReopen)
+}
+
+// disconnected is the error of a batch that comes while the client tries to connect again.
+func (s *Sink) disconnected() error {
+	if why := s.why.Load(); why != nil {
+		return wrap("not connected", *why)
+	}
+	return errors.New("nats: not connected")
 }
 
 func (s *Sink) publish(subject, id string, body []byte) (jetstream.PubAckFuture, error) {

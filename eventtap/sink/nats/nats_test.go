@@ -273,6 +273,37 @@ func TestSendsOnlyWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestNothingOvertakesAConnection sends while it is not known what became of a batch that went out on an earlier
+// connection.
+func TestNothingOvertakesAConnection(t *testing.T) {
+	t.Parallel()
+	s := newSink(startBus(t, nil).config())
+	if err := s.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(t.Context())
+	done := make(chan error, 1)
+	send := func() error {
+		s.Send(t.Context(), oneEvent(), func(err error) { done <- err })
+		return <-done
+	}
+	if err := send(); err != nil {
+		t.Fatal(err)
+	}
+	s.unknown.Add(1)
+	if err := send(); err != nil {
+		t.Errorf("on the same connection: %v", err)
+	}
+	s.conns++ // as if the one that is there were another
+	if err := send(); !errors.Is(err, errAnew) {
+		t.Errorf("on another connection: %v", err)
+	}
+	s.unknown.Add(-1)
+	if err := send(); err != nil {
+		t.Errorf("after the answer: %v", err)
+	}
+}
+
 func oneEvent() *eventtap.Batch {
 	var e event.Event
 	e.Reset(event.Circuit)

@@ -23,6 +23,7 @@ func (s *Sink) options(ctx context.Context) ([]nats.Option, error) {
 		nats.SetCustomDialer(dialer(func(network, address string) (net.Conn, error) { return dial(ctx, network, address) })),
 		nats.Name("meshtap"),
 		nats.Timeout(dialTimeout),
+		nats.IgnoreDiscoveredServers(), // of which nobody has said that they may have our secrets
 		nats.MaxReconnects(-1),
 		nats.ReconnectBufSize(-1), // the runner keeps what is not sent
 		nats.CustomReconnectDelay(s.reconnectDelay),
@@ -31,7 +32,15 @@ func (s *Sink) options(ctx context.Context) ([]nats.Option, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			s.log.Warn("lost the connection to the NATS server", zap.Error(err))
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { s.log.Info("connected to the NATS server again") }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			err = s.explain(err)
+			s.why.Store(&err)
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			s.why.Store(nil)
+			s.log.Info("connected to the NATS server again")
+		}),
+		nats.NoCallbacksAfterClientClose(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			s.log.Warn("error of the NATS connection", zap.Error(err))
 		}),

@@ -70,7 +70,12 @@ func (b *bus) url() string { return b.srv.ClientURL() }
 // connect returns a connection of the test's own.
 func (b *bus) connect(t *testing.T, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(b.url(), opts...)
+	return connect(t, b.url(), opts...)
+}
+
+func connect(t *testing.T, url string, opts ...nats.Option) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(url, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,9 +94,14 @@ type message struct {
 }
 
 // messages reads a stream from its beginning to its end.
-func (b *bus) messages(t *testing.T, stream string, opts ...nats.Option) (out []message) {
+func (b *bus) messages(t *testing.T, stream string, opts ...nats.Option) []message {
 	t.Helper()
-	nc, js := b.connect(t, opts...)
+	return messages(t, b.url(), stream, opts...)
+}
+
+func messages(t *testing.T, url, stream string, opts ...nats.Option) (out []message) {
+	t.Helper()
+	nc, js := connect(t, url, opts...)
 	defer nc.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -132,7 +142,7 @@ func configAt(url string) Config {
 }
 
 func newSink(c Config) *Sink {
-	return New(c, eventtap.SinkDeps{Name: "bus", Log: zap.NewNop(), Random: func() float64 { return 0.5 }})
+	return New(c, eventtap.SinkDeps{Log: zap.NewNop(), Random: func() float64 { return 0.5 }})
 }
 
 // file writes a file with a secret.

@@ -51,7 +51,7 @@ func New(w io.Writer) *Sink { return &Sink{w: w} }
 
 // Caps returns what the sink promises.
 func (*Sink) Caps() eventtap.Caps {
-	return eventtap.Caps{Encoding: eventtap.JSONLines, InFlight: 1, Ack: eventtap.AckWritten}
+	return eventtap.Caps{Encoding: eventtap.JSONLines, InFlight: 1}
 }
 
 // Open does nothing.

@@ -28,30 +28,32 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Breaker is carried in a cluster's metadata, in typed_filter_metadata.
+// Breaker is carried in a cluster's metadata, in typed_filter_metadata. At least one of consecutive_failures, error_rate
+// and slow_rate must be set.
 type Breaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The length of the sliding window in which rates are measured. The default is 10 s.
+	// The length of the sliding window in which rates are measured, more than 0. The default is 10 s.
 	Window *durationpb.Duration `protobuf:"bytes,1,opt,name=window,proto3" json:"window,omitempty"`
-	// The number of requests in the window before a rate counts. The default is 20.
+	// The number of requests in the window before a rate counts, 0 or more. The default is 20.
 	MinVolume *wrapperspb.UInt32Value `protobuf:"bytes,2,opt,name=min_volume,json=minVolume,proto3" json:"min_volume,omitempty"`
-	// Opens after so many failures in a row. 0 turns this off.
+	// Opens after so many failures in a row. 0 turns this off and is the default.
 	ConsecutiveFailures uint32 `protobuf:"varint,3,opt,name=consecutive_failures,json=consecutiveFailures,proto3" json:"consecutive_failures,omitempty"`
-	// Opens when the share of failures in the window reaches this, in (0, 1]. 0 turns this off.
+	// Opens when the share of failures in the window reaches this, in (0, 1]. 0 turns this off and is the default.
 	ErrorRate float64 `protobuf:"fixed64,4,opt,name=error_rate,json=errorRate,proto3" json:"error_rate,omitempty"`
-	// Opens when the share of slow answers in the window reaches this, in (0, 1]. 0 turns this off.
+	// Opens when the share of slow answers in the window reaches this, in (0, 1]. 0 turns this off and is the
+	// default.
 	SlowRate float64 `protobuf:"fixed64,5,opt,name=slow_rate,json=slowRate,proto3" json:"slow_rate,omitempty"`
-	// An answer that takes longer is slow. It must be set where slow_rate is.
+	// An answer that takes longer is slow. It must be set where slow_rate is, and only there.
 	SlowAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=slow_after,json=slowAfter,proto3" json:"slow_after,omitempty"`
-	// How long the circuit stays open before probes. The default is 5 s.
+	// How long the circuit stays open before probes, more than 0. The default is 5 s.
 	OpenFor *durationpb.Duration `protobuf:"bytes,7,opt,name=open_for,json=openFor,proto3" json:"open_for,omitempty"`
-	// The number of requests admitted at a time while half open. The default is 1.
+	// The number of requests admitted at a time while half open, at least 1. The default is 1.
 	Probes *wrapperspb.UInt32Value `protobuf:"bytes,8,opt,name=probes,proto3" json:"probes,omitempty"`
-	// The number of probes that must succeed in a row before the circuit closes. The default is 1.
+	// The number of probes that must succeed in a row before the circuit closes, at least 1. The default is 1.
 	ProbeSuccesses *wrapperspb.UInt32Value `protobuf:"bytes,9,opt,name=probe_successes,json=probeSuccesses,proto3" json:"probe_successes,omitempty"`
 	// The status codes that count as failures. The default is 500 to 599.
 	FailureStatus []*StatusRange `protobuf:"bytes,10,rep,name=failure_status,json=failureStatus,proto3" json:"failure_status,omitempty"`
-	// Keeps one circuit per host instead of one for the cluster.
+	// Keeps one circuit per host instead of one for the cluster, which is the default.
 	PerHost       bool `protobuf:"varint,11,opt,name=per_host,json=perHost,proto3" json:"per_host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -164,11 +166,13 @@ func (x *Breaker) GetPerHost() bool {
 	return false
 }
 
-// StatusRange is start <= status < end, both in 100 to 600.
+// StatusRange is start <= status < end.
 type StatusRange struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Start         uint32                 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
-	End           uint32                 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first status code, at least 100 and less than end.
+	Start uint32 `protobuf:"varint,1,opt,name=start,proto3" json:"start,omitempty"`
+	// The status code behind the last, at most 600.
+	End           uint32 `protobuf:"varint,2,opt,name=end,proto3" json:"end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

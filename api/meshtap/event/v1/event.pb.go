@@ -35,74 +35,102 @@ type RequestOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The method where it is a known one, otherwise "_OTHER".
 	Method string `protobuf:"bytes,1,opt,name=method,json=http.request.method,proto3" json:"method,omitempty"`
-	// 0 where no answer was sent.
+	// The status code that the client was sent, 100 to 599; 0 where no answer was sent.
 	Status uint32 `protobuf:"varint,2,opt,name=status,json=http.response.status_code,proto3" json:"status,omitempty"`
-	// The path as the route matched it.
+	// The path as the route matched it: a prefix, a path or a pattern of the configuration, nothing that a client sent.
 	Route string `protobuf:"bytes,3,opt,name=route,json=http.route,proto3" json:"route,omitempty"`
-	// "http" or "https".
+	// "http" or "https"; empty where it is another.
 	Scheme string `protobuf:"bytes,4,opt,name=scheme,json=url.scheme,proto3" json:"scheme,omitempty"`
-	// "1.0", "1.1" or "2".
+	// "1.0", "1.1" or "2": what the client spoke.
 	ProtocolVersion string `protobuf:"bytes,5,opt,name=protocol_version,json=network.protocol.version,proto3" json:"protocol_version,omitempty"`
 	// The name of the failure, or the status code where it is 500 or more.
 	ErrorType string `protobuf:"bytes,6,opt,name=error_type,json=error.type,proto3" json:"error_type,omitempty"`
-	// The attempts after the first.
-	ResendCount      uint32 `protobuf:"varint,7,opt,name=resend_count,json=http.request.resend_count,proto3" json:"resend_count,omitempty"`
-	RequestBodySize  uint64 `protobuf:"varint,8,opt,name=request_body_size,json=http.request.body.size,proto3" json:"request_body_size,omitempty"`
+	// The number of attempts after the first.
+	ResendCount uint32 `protobuf:"varint,7,opt,name=resend_count,json=http.request.resend_count,proto3" json:"resend_count,omitempty"`
+	// The body as it came from the client, in bytes.
+	RequestBodySize uint64 `protobuf:"varint,8,opt,name=request_body_size,json=http.request.body.size,proto3" json:"request_body_size,omitempty"`
+	// The body as it was sent to the client, in bytes.
 	ResponseBodySize uint64 `protobuf:"varint,9,opt,name=response_body_size,json=http.response.body.size,proto3" json:"response_body_size,omitempty"`
 	// The upstream host of the last attempt: an IP address with a port, or the path of a unix socket.
 	PeerAddress string `protobuf:"bytes,10,opt,name=peer_address,json=network.peer.address,proto3" json:"peer_address,omitempty"`
-	PeerPort    uint32 `protobuf:"varint,11,opt,name=peer_port,json=network.peer.port,proto3" json:"peer_port,omitempty"`
-	// The address the client connected to.
+	// The port of peer_address, 1 to 65535; 0 for a unix socket, and where there was no attempt.
+	PeerPort uint32 `protobuf:"varint,11,opt,name=peer_port,json=network.peer.port,proto3" json:"peer_port,omitempty"`
+	// The IP address that the client connected to.
 	LocalAddress string `protobuf:"bytes,12,opt,name=local_address,json=network.local.address,proto3" json:"local_address,omitempty"`
-	LocalPort    uint32 `protobuf:"varint,13,opt,name=local_port,json=network.local.port,proto3" json:"local_port,omitempty"`
-	// The client's network, where the tap is told to keep it.
+	// The port of local_address, 1 to 65535.
+	LocalPort uint32 `protobuf:"varint,13,opt,name=local_port,json=network.local.port,proto3" json:"local_port,omitempty"`
+	// The client's network, /24 or /48 without its length, where the tap is told to keep it.
 	ClientAddress string `protobuf:"bytes,14,opt,name=client_address,json=client.address,proto3" json:"client_address,omitempty"`
 	// "inbound" or "outbound" where the listener says so.
-	Direction    string `protobuf:"bytes,20,opt,name=direction,json=meshtap.direction,proto3" json:"direction,omitempty"`
-	Listener     string `protobuf:"bytes,21,opt,name=listener,json=meshtap.listener,proto3" json:"listener,omitempty"`
-	FilterChain  string `protobuf:"bytes,22,opt,name=filter_chain,json=meshtap.filter_chain,proto3" json:"filter_chain,omitempty"`
-	VirtualHost  string `protobuf:"bytes,23,opt,name=virtual_host,json=meshtap.virtual_host,proto3" json:"virtual_host,omitempty"`
-	RouteName    string `protobuf:"bytes,24,opt,name=route_name,json=meshtap.route_name,proto3" json:"route_name,omitempty"`
-	Cluster      string `protobuf:"bytes,25,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	Direction string `protobuf:"bytes,20,opt,name=direction,json=meshtap.direction,proto3" json:"direction,omitempty"`
+	// The name of the listener, at most 80 bytes of it.
+	Listener string `protobuf:"bytes,21,opt,name=listener,json=meshtap.listener,proto3" json:"listener,omitempty"`
+	// The name of the filter chain that matched, at most 80 bytes of it.
+	FilterChain string `protobuf:"bytes,22,opt,name=filter_chain,json=meshtap.filter_chain,proto3" json:"filter_chain,omitempty"`
+	// The name of the virtual host that matched, at most 80 bytes of it.
+	VirtualHost string `protobuf:"bytes,23,opt,name=virtual_host,json=meshtap.virtual_host,proto3" json:"virtual_host,omitempty"`
+	// The name of the route that matched, at most 80 bytes of it.
+	RouteName string `protobuf:"bytes,24,opt,name=route_name,json=meshtap.route_name,proto3" json:"route_name,omitempty"`
+	// The name of the cluster that the request went to, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,25,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The number of the client's connection, unique in one run of the proxy.
 	ConnectionId uint64 `protobuf:"varint,26,opt,name=connection_id,json=meshtap.connection_id,proto3" json:"connection_id,omitempty"`
-	// Present where it has the form of an id: at most 64 of [A-Za-z0-9-].
+	// The header x-request-id where it has the form of an id: 1 to 64 of [A-Za-z0-9-].
 	RequestId string `protobuf:"bytes,27,opt,name=request_id,json=meshtap.request_id,proto3" json:"request_id,omitempty"`
 	// Envoy's response flags, comma-separated short names.
 	ResponseFlags string `protobuf:"bytes,30,opt,name=response_flags,json=meshtap.response_flags,proto3" json:"response_flags,omitempty"`
 	// "downstream", "upstream" or "internal": who caused the failure.
 	FailureSide string `protobuf:"bytes,31,opt,name=failure_side,json=meshtap.failure_side,proto3" json:"failure_side,omitempty"`
-	// Envoy's response code details.
-	Details              string `protobuf:"bytes,32,opt,name=details,json=meshtap.response_code_details,proto3" json:"details,omitempty"`
-	TransportFailure     string `protobuf:"bytes,33,opt,name=transport_failure,json=meshtap.transport_failure,proto3" json:"transport_failure,omitempty"`
-	Termination          string `protobuf:"bytes,34,opt,name=termination,json=meshtap.termination,proto3" json:"termination,omitempty"`
-	RequestHeaderSize    uint64 `protobuf:"varint,40,opt,name=request_header_size,json=meshtap.request_header_size,proto3" json:"request_header_size,omitempty"`
-	ResponseHeaderSize   uint64 `protobuf:"varint,41,opt,name=response_header_size,json=meshtap.response_header_size,proto3" json:"response_header_size,omitempty"`
-	UpstreamSentSize     uint64 `protobuf:"varint,42,opt,name=upstream_sent_size,json=meshtap.upstream_sent_size,proto3" json:"upstream_sent_size,omitempty"`
+	// Envoy's response code details, such as "via_upstream", at most 96 bytes of them.
+	Details string `protobuf:"bytes,32,opt,name=details,json=meshtap.response_code_details,proto3" json:"details,omitempty"`
+	// Why the connection to the upstream failed, in words, at most 128 bytes of them.
+	TransportFailure string `protobuf:"bytes,33,opt,name=transport_failure,json=meshtap.transport_failure,proto3" json:"transport_failure,omitempty"`
+	// Why the connection to the client was ended, in words, at most 96 bytes of them.
+	Termination string `protobuf:"bytes,34,opt,name=termination,json=meshtap.termination,proto3" json:"termination,omitempty"`
+	// The request's head as it came, in bytes.
+	RequestHeaderSize uint64 `protobuf:"varint,40,opt,name=request_header_size,json=meshtap.request_header_size,proto3" json:"request_header_size,omitempty"`
+	// The answer's head as it was sent, in bytes.
+	ResponseHeaderSize uint64 `protobuf:"varint,41,opt,name=response_header_size,json=meshtap.response_header_size,proto3" json:"response_header_size,omitempty"`
+	// What was written to the upstream, heads included, in bytes.
+	UpstreamSentSize uint64 `protobuf:"varint,42,opt,name=upstream_sent_size,json=meshtap.upstream_sent_size,proto3" json:"upstream_sent_size,omitempty"`
+	// What was read from the upstream, heads included, in bytes.
 	UpstreamReceivedSize uint64 `protobuf:"varint,43,opt,name=upstream_received_size,json=meshtap.upstream_received_size,proto3" json:"upstream_received_size,omitempty"`
-	// From the first byte received to the last byte sent.
+	// From the first byte received to the last byte sent, in nanoseconds.
 	Duration uint64 `protobuf:"varint,50,opt,name=duration,json=meshtap.duration_ns,proto3" json:"duration,omitempty"`
-	// The points below count from the first byte received, like the event's time. Absent: not reached.
-	RequestEnd    *uint64 `protobuf:"varint,51,opt,name=request_end,json=meshtap.request_end_ns,proto3,oneof" json:"request_end,omitempty"`
+	// The request was read whole.
+	//
+	// This point and those below are in nanoseconds and count from the first byte received, like the event's time. One
+	// that was not reached is absent.
+	RequestEnd *uint64 `protobuf:"varint,51,opt,name=request_end,json=meshtap.request_end_ns,proto3,oneof" json:"request_end,omitempty"`
+	// The last attempt got its connection.
 	UpstreamStart *uint64 `protobuf:"varint,52,opt,name=upstream_start,json=meshtap.upstream_start_ns,proto3,oneof" json:"upstream_start,omitempty"`
+	// The first byte of the last attempt's answer came.
 	UpstreamFirst *uint64 `protobuf:"varint,53,opt,name=upstream_first,json=meshtap.upstream_first_ns,proto3,oneof" json:"upstream_first,omitempty"`
-	UpstreamEnd   *uint64 `protobuf:"varint,54,opt,name=upstream_end,json=meshtap.upstream_end_ns,proto3,oneof" json:"upstream_end,omitempty"`
-	// How long the upstream took to answer, as in x-envoy-upstream-service-time.
-	UpstreamTook     *uint64 `protobuf:"varint,55,opt,name=upstream_took,json=meshtap.upstream_took_ns,proto3,oneof" json:"upstream_took,omitempty"`
-	UpstreamHostname string  `protobuf:"bytes,60,opt,name=upstream_hostname,json=meshtap.upstream_hostname,proto3" json:"upstream_hostname,omitempty"`
-	// region/zone/sub_zone.
-	UpstreamLocality        string `protobuf:"bytes,61,opt,name=upstream_locality,json=meshtap.upstream_locality,proto3" json:"upstream_locality,omitempty"`
+	// The last byte of the last attempt's answer came.
+	UpstreamEnd *uint64 `protobuf:"varint,54,opt,name=upstream_end,json=meshtap.upstream_end_ns,proto3,oneof" json:"upstream_end,omitempty"`
+	// How long the upstream took to answer, in nanoseconds, as in x-envoy-upstream-service-time; absent where it did not.
+	UpstreamTook *uint64 `protobuf:"varint,55,opt,name=upstream_took,json=meshtap.upstream_took_ns,proto3,oneof" json:"upstream_took,omitempty"`
+	// The host name of the upstream host where it has one, at most 128 bytes of it.
+	UpstreamHostname string `protobuf:"bytes,60,opt,name=upstream_hostname,json=meshtap.upstream_hostname,proto3" json:"upstream_hostname,omitempty"`
+	// The locality of the upstream host, as region/zone/sub_zone, at most 32 bytes of each.
+	UpstreamLocality string `protobuf:"bytes,61,opt,name=upstream_locality,json=meshtap.upstream_locality,proto3" json:"upstream_locality,omitempty"`
+	// "1.0", "1.1" or "2": what the upstream spoke.
 	UpstreamProtocolVersion string `protobuf:"bytes,62,opt,name=upstream_protocol_version,json=meshtap.upstream_protocol_version,proto3" json:"upstream_protocol_version,omitempty"`
-	Attempts                uint32 `protobuf:"varint,63,opt,name=attempts,json=meshtap.attempts,proto3" json:"attempts,omitempty"`
-	// "closed", "open" or "half_open".
+	// The number of attempts, 0 to 65535; 0 where the request did not get as far.
+	Attempts uint32 `protobuf:"varint,63,opt,name=attempts,json=meshtap.attempts,proto3" json:"attempts,omitempty"`
+	// The state of the circuit breaker when it was asked: "closed", "open" or "half_open"; empty where there is none.
 	Circuit string `protobuf:"bytes,64,opt,name=circuit,json=meshtap.circuit_state,proto3" json:"circuit,omitempty"`
-	// A fallback answered.
+	// Whether a fallback answered.
 	Fallback bool `protobuf:"varint,65,opt,name=fallback,json=meshtap.fallback,proto3" json:"fallback,omitempty"`
 	// The first four attempts that failed and were repeated.
 	Tries []*Try `protobuf:"bytes,66,rep,name=tries,json=meshtap.tries,proto3" json:"tries,omitempty"`
-	// The versions of the configuration that served the request.
+	// The version of the listeners that served the request, at most 64 bytes of it.
 	ListenersVersion string `protobuf:"bytes,70,opt,name=listeners_version,json=meshtap.listeners_version,proto3" json:"listeners_version,omitempty"`
-	RoutesVersion    string `protobuf:"bytes,71,opt,name=routes_version,json=meshtap.routes_version,proto3" json:"routes_version,omitempty"`
-	ClustersVersion  string `protobuf:"bytes,72,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the routes that served the request, at most 64 bytes of it.
+	RoutesVersion string `protobuf:"bytes,71,opt,name=routes_version,json=meshtap.routes_version,proto3" json:"routes_version,omitempty"`
+	// The version of the clusters that served the request, at most 64 bytes of it.
+	ClustersVersion string `protobuf:"bytes,72,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the cluster's endpoints that served the request, at most 64 bytes of it.
 	EndpointsVersion string `protobuf:"bytes,73,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -478,9 +506,12 @@ func (x *RequestOutcome) GetEndpointsVersion() string {
 type Try struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The upstream host, as address:port or the path of a unix socket.
-	Host          string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
-	Failure       string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
-	Status        uint32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	Host string `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	// The name of the failure; empty where the attempt was answered.
+	Failure string `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
+	// The status code of the answer, 100 to 599; 0 where there was none.
+	Status uint32 `protobuf:"varint,3,opt,name=status,proto3" json:"status,omitempty"`
+	// How long the attempt took, in nanoseconds.
 	Took          uint64 `protobuf:"varint,4,opt,name=took,json=took_ns,proto3" json:"took,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -547,41 +578,76 @@ func (x *Try) GetTook() uint64 {
 // ConnectionOutcome is the final result of one TCP connection: io.meshtap.connection.v1. Its fields are those of
 // RequestOutcome with the same numbers.
 type ConnectionOutcome struct {
-	state                protoimpl.MessageState `protogen:"open.v1"`
-	ErrorType            string                 `protobuf:"bytes,6,opt,name=error_type,json=error.type,proto3" json:"error_type,omitempty"`
-	ReceivedSize         uint64                 `protobuf:"varint,8,opt,name=received_size,json=meshtap.received_size,proto3" json:"received_size,omitempty"`
-	SentSize             uint64                 `protobuf:"varint,9,opt,name=sent_size,json=meshtap.sent_size,proto3" json:"sent_size,omitempty"`
-	PeerAddress          string                 `protobuf:"bytes,10,opt,name=peer_address,json=network.peer.address,proto3" json:"peer_address,omitempty"`
-	PeerPort             uint32                 `protobuf:"varint,11,opt,name=peer_port,json=network.peer.port,proto3" json:"peer_port,omitempty"`
-	LocalAddress         string                 `protobuf:"bytes,12,opt,name=local_address,json=network.local.address,proto3" json:"local_address,omitempty"`
-	LocalPort            uint32                 `protobuf:"varint,13,opt,name=local_port,json=network.local.port,proto3" json:"local_port,omitempty"`
-	ClientAddress        string                 `protobuf:"bytes,14,opt,name=client_address,json=client.address,proto3" json:"client_address,omitempty"`
-	Direction            string                 `protobuf:"bytes,20,opt,name=direction,json=meshtap.direction,proto3" json:"direction,omitempty"`
-	Listener             string                 `protobuf:"bytes,21,opt,name=listener,json=meshtap.listener,proto3" json:"listener,omitempty"`
-	FilterChain          string                 `protobuf:"bytes,22,opt,name=filter_chain,json=meshtap.filter_chain,proto3" json:"filter_chain,omitempty"`
-	Cluster              string                 `protobuf:"bytes,25,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
-	ConnectionId         uint64                 `protobuf:"varint,26,opt,name=connection_id,json=meshtap.connection_id,proto3" json:"connection_id,omitempty"`
-	ResponseFlags        string                 `protobuf:"bytes,30,opt,name=response_flags,json=meshtap.response_flags,proto3" json:"response_flags,omitempty"`
-	FailureSide          string                 `protobuf:"bytes,31,opt,name=failure_side,json=meshtap.failure_side,proto3" json:"failure_side,omitempty"`
-	Details              string                 `protobuf:"bytes,32,opt,name=details,json=meshtap.response_code_details,proto3" json:"details,omitempty"`
-	TransportFailure     string                 `protobuf:"bytes,33,opt,name=transport_failure,json=meshtap.transport_failure,proto3" json:"transport_failure,omitempty"`
-	Termination          string                 `protobuf:"bytes,34,opt,name=termination,json=meshtap.termination,proto3" json:"termination,omitempty"`
-	UpstreamSentSize     uint64                 `protobuf:"varint,42,opt,name=upstream_sent_size,json=meshtap.upstream_sent_size,proto3" json:"upstream_sent_size,omitempty"`
-	UpstreamReceivedSize uint64                 `protobuf:"varint,43,opt,name=upstream_received_size,json=meshtap.upstream_received_size,proto3" json:"upstream_received_size,omitempty"`
-	Duration             uint64                 `protobuf:"varint,50,opt,name=duration,json=meshtap.duration_ns,proto3" json:"duration,omitempty"`
-	UpstreamStart        *uint64                `protobuf:"varint,52,opt,name=upstream_start,json=meshtap.upstream_start_ns,proto3,oneof" json:"upstream_start,omitempty"`
-	UpstreamFirst        *uint64                `protobuf:"varint,53,opt,name=upstream_first,json=meshtap.upstream_first_ns,proto3,oneof" json:"upstream_first,omitempty"`
-	UpstreamEnd          *uint64                `protobuf:"varint,54,opt,name=upstream_end,json=meshtap.upstream_end_ns,proto3,oneof" json:"upstream_end,omitempty"`
-	UpstreamHostname     string                 `protobuf:"bytes,60,opt,name=upstream_hostname,json=meshtap.upstream_hostname,proto3" json:"upstream_hostname,omitempty"`
-	UpstreamLocality     string                 `protobuf:"bytes,61,opt,name=upstream_locality,json=meshtap.upstream_locality,proto3" json:"upstream_locality,omitempty"`
-	Attempts             uint32                 `protobuf:"varint,63,opt,name=attempts,json=meshtap.attempts,proto3" json:"attempts,omitempty"`
-	Circuit              string                 `protobuf:"bytes,64,opt,name=circuit,json=meshtap.circuit_state,proto3" json:"circuit,omitempty"`
-	Tries                []*Try                 `protobuf:"bytes,66,rep,name=tries,json=meshtap.tries,proto3" json:"tries,omitempty"`
-	ListenersVersion     string                 `protobuf:"bytes,70,opt,name=listeners_version,json=meshtap.listeners_version,proto3" json:"listeners_version,omitempty"`
-	ClustersVersion      string                 `protobuf:"bytes,72,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
-	EndpointsVersion     string                 `protobuf:"bytes,73,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the failure.
+	ErrorType string `protobuf:"bytes,6,opt,name=error_type,json=error.type,proto3" json:"error_type,omitempty"`
+	// What was read from the client, in bytes.
+	ReceivedSize uint64 `protobuf:"varint,8,opt,name=received_size,json=meshtap.received_size,proto3" json:"received_size,omitempty"`
+	// What was written to the client, in bytes.
+	SentSize uint64 `protobuf:"varint,9,opt,name=sent_size,json=meshtap.sent_size,proto3" json:"sent_size,omitempty"`
+	// The upstream host: an IP address with a port, or the path of a unix socket.
+	PeerAddress string `protobuf:"bytes,10,opt,name=peer_address,json=network.peer.address,proto3" json:"peer_address,omitempty"`
+	// The port of peer_address, 1 to 65535; 0 for a unix socket, and where there was no attempt.
+	PeerPort uint32 `protobuf:"varint,11,opt,name=peer_port,json=network.peer.port,proto3" json:"peer_port,omitempty"`
+	// The IP address that the client connected to.
+	LocalAddress string `protobuf:"bytes,12,opt,name=local_address,json=network.local.address,proto3" json:"local_address,omitempty"`
+	// The port of local_address, 1 to 65535.
+	LocalPort uint32 `protobuf:"varint,13,opt,name=local_port,json=network.local.port,proto3" json:"local_port,omitempty"`
+	// The client's network, /24 or /48 without its length, where the tap is told to keep it.
+	ClientAddress string `protobuf:"bytes,14,opt,name=client_address,json=client.address,proto3" json:"client_address,omitempty"`
+	// "inbound" or "outbound" where the listener says so.
+	Direction string `protobuf:"bytes,20,opt,name=direction,json=meshtap.direction,proto3" json:"direction,omitempty"`
+	// The name of the listener, at most 80 bytes of it.
+	Listener string `protobuf:"bytes,21,opt,name=listener,json=meshtap.listener,proto3" json:"listener,omitempty"`
+	// The name of the filter chain that matched, at most 80 bytes of it.
+	FilterChain string `protobuf:"bytes,22,opt,name=filter_chain,json=meshtap.filter_chain,proto3" json:"filter_chain,omitempty"`
+	// The name of the cluster that the connection went to, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,25,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The number of the connection, unique in one run of the proxy.
+	ConnectionId uint64 `protobuf:"varint,26,opt,name=connection_id,json=meshtap.connection_id,proto3" json:"connection_id,omitempty"`
+	// Envoy's response flags, comma-separated short names.
+	ResponseFlags string `protobuf:"bytes,30,opt,name=response_flags,json=meshtap.response_flags,proto3" json:"response_flags,omitempty"`
+	// "downstream", "upstream" or "internal": who caused the failure.
+	FailureSide string `protobuf:"bytes,31,opt,name=failure_side,json=meshtap.failure_side,proto3" json:"failure_side,omitempty"`
+	// Envoy's connection details, at most 96 bytes of them.
+	Details string `protobuf:"bytes,32,opt,name=details,json=meshtap.response_code_details,proto3" json:"details,omitempty"`
+	// Why the connection to the upstream failed, in words, at most 128 bytes of them.
+	TransportFailure string `protobuf:"bytes,33,opt,name=transport_failure,json=meshtap.transport_failure,proto3" json:"transport_failure,omitempty"`
+	// Why the connection to the client was ended, in words, at most 96 bytes of them.
+	Termination string `protobuf:"bytes,34,opt,name=termination,json=meshtap.termination,proto3" json:"termination,omitempty"`
+	// What was written to the upstream, in bytes.
+	UpstreamSentSize uint64 `protobuf:"varint,42,opt,name=upstream_sent_size,json=meshtap.upstream_sent_size,proto3" json:"upstream_sent_size,omitempty"`
+	// What was read from the upstream, in bytes.
+	UpstreamReceivedSize uint64 `protobuf:"varint,43,opt,name=upstream_received_size,json=meshtap.upstream_received_size,proto3" json:"upstream_received_size,omitempty"`
+	// From the first byte received to the end, in nanoseconds.
+	Duration uint64 `protobuf:"varint,50,opt,name=duration,json=meshtap.duration_ns,proto3" json:"duration,omitempty"`
+	// The connection to the upstream was made.
+	//
+	// This point and those below are in nanoseconds and count from the time of the event. One that was not reached is
+	// absent.
+	UpstreamStart *uint64 `protobuf:"varint,52,opt,name=upstream_start,json=meshtap.upstream_start_ns,proto3,oneof" json:"upstream_start,omitempty"`
+	// The first byte from the upstream came.
+	UpstreamFirst *uint64 `protobuf:"varint,53,opt,name=upstream_first,json=meshtap.upstream_first_ns,proto3,oneof" json:"upstream_first,omitempty"`
+	// The last byte from the upstream came.
+	UpstreamEnd *uint64 `protobuf:"varint,54,opt,name=upstream_end,json=meshtap.upstream_end_ns,proto3,oneof" json:"upstream_end,omitempty"`
+	// The host name of the upstream host where it has one, at most 128 bytes of it.
+	UpstreamHostname string `protobuf:"bytes,60,opt,name=upstream_hostname,json=meshtap.upstream_hostname,proto3" json:"upstream_hostname,omitempty"`
+	// The locality of the upstream host, as region/zone/sub_zone, at most 32 bytes of each.
+	UpstreamLocality string `protobuf:"bytes,61,opt,name=upstream_locality,json=meshtap.upstream_locality,proto3" json:"upstream_locality,omitempty"`
+	// The number of attempts to connect, 0 to 65535.
+	Attempts uint32 `protobuf:"varint,63,opt,name=attempts,json=meshtap.attempts,proto3" json:"attempts,omitempty"`
+	// The state of the circuit breaker when it was asked: "closed", "open" or "half_open"; empty where there is none.
+	Circuit string `protobuf:"bytes,64,opt,name=circuit,json=meshtap.circuit_state,proto3" json:"circuit,omitempty"`
+	// The first four attempts that failed and were repeated.
+	Tries []*Try `protobuf:"bytes,66,rep,name=tries,json=meshtap.tries,proto3" json:"tries,omitempty"`
+	// The version of the listeners that served the connection, at most 64 bytes of it.
+	ListenersVersion string `protobuf:"bytes,70,opt,name=listeners_version,json=meshtap.listeners_version,proto3" json:"listeners_version,omitempty"`
+	// The version of the clusters that served the connection, at most 64 bytes of it.
+	ClustersVersion string `protobuf:"bytes,72,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the cluster's endpoints that served the connection, at most 64 bytes of it.
+	EndpointsVersion string `protobuf:"bytes,73,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ConnectionOutcome) Reset() {
@@ -840,18 +906,22 @@ func (x *ConnectionOutcome) GetEndpointsVersion() string {
 
 // CircuitTransition is a change of a circuit breaker's state, with the window that caused it: io.meshtap.circuit.v1.
 type CircuitTransition struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
-	// The host, where the cluster keeps one circuit per host.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the cluster, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The host, as address:port or the path of a unix socket, where the cluster keeps one circuit per host.
 	Host string `protobuf:"bytes,2,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
-	// "closed", "open" or "half_open".
+	// The state before: "closed", "open" or "half_open".
 	From string `protobuf:"bytes,3,opt,name=from,json=meshtap.from,proto3" json:"from,omitempty"`
-	To   string `protobuf:"bytes,4,opt,name=to,json=meshtap.to,proto3" json:"to,omitempty"`
+	// The state now, one of the same.
+	To string `protobuf:"bytes,4,opt,name=to,json=meshtap.to,proto3" json:"to,omitempty"`
 	// "consecutive_failures", "error_rate", "slow_rate", "probe_failed", "probes_succeeded" or "open_expired".
 	Reason string `protobuf:"bytes,5,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
-	// What the window held.
-	Requests      uint32 `protobuf:"varint,6,opt,name=requests,json=meshtap.requests,proto3" json:"requests,omitempty"`
-	Failures      uint32 `protobuf:"varint,7,opt,name=failures,json=meshtap.failures,proto3" json:"failures,omitempty"`
+	// The number of requests that the window held.
+	Requests uint32 `protobuf:"varint,6,opt,name=requests,json=meshtap.requests,proto3" json:"requests,omitempty"`
+	// How many of them failed.
+	Failures uint32 `protobuf:"varint,7,opt,name=failures,json=meshtap.failures,proto3" json:"failures,omitempty"`
+	// How many of them were slow.
 	Slow          uint32 `protobuf:"varint,8,opt,name=slow,json=meshtap.slow,proto3" json:"slow,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -945,15 +1015,18 @@ func (x *CircuitTransition) GetSlow() uint32 {
 
 // Ejection tells that outlier detection ejected a host or let it back: io.meshtap.ejection.v1.
 type Ejection struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
-	Host    string                 `protobuf:"bytes,2,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
-	Ejected bool                   `protobuf:"varint,3,opt,name=ejected,json=meshtap.ejected,proto3" json:"ejected,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the cluster, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The host, as address:port or the path of a unix socket.
+	Host string `protobuf:"bytes,2,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
+	// True where the host was ejected, false where it was let back.
+	Ejected bool `protobuf:"varint,3,opt,name=ejected,json=meshtap.ejected,proto3" json:"ejected,omitempty"`
 	// "consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure", "expired" or "active_check".
 	Reason string `protobuf:"bytes,4,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
-	// The ejections of this host so far.
+	// The number of ejections of this host so far.
 	Times uint32 `protobuf:"varint,5,opt,name=times,json=meshtap.times,proto3" json:"times,omitempty"`
-	// How long this one lasts at least.
+	// How long this one lasts at least, in nanoseconds.
 	Duration uint64 `protobuf:"varint,6,opt,name=duration,json=meshtap.ejected_for_ns,proto3" json:"duration,omitempty"`
 	// False where the configuration detects without acting.
 	Enforced      bool `protobuf:"varint,7,opt,name=enforced,json=meshtap.enforced,proto3" json:"enforced,omitempty"`
@@ -1042,14 +1115,18 @@ func (x *Ejection) GetEnforced() bool {
 
 // HealthChange tells that an active check, or discovery, changed a host's health: io.meshtap.health.v1.
 type HealthChange struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
-	Host    string                 `protobuf:"bytes,2,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
-	// "unknown", "healthy", "unhealthy", "draining", "timeout" or "degraded".
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the cluster, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The host, as address:port or the path of a unix socket.
+	Host string `protobuf:"bytes,2,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
+	// The state before: "unknown", "healthy", "unhealthy", "draining", "timeout" or "degraded".
 	From string `protobuf:"bytes,3,opt,name=from,json=meshtap.from,proto3" json:"from,omitempty"`
-	To   string `protobuf:"bytes,4,opt,name=to,json=meshtap.to,proto3" json:"to,omitempty"`
-	// "active_check" or "discovery".
-	Origin        string `protobuf:"bytes,5,opt,name=origin,json=meshtap.origin,proto3" json:"origin,omitempty"`
+	// The state now, one of the same.
+	To string `protobuf:"bytes,4,opt,name=to,json=meshtap.to,proto3" json:"to,omitempty"`
+	// Who says so: "active_check" or "discovery".
+	Origin string `protobuf:"bytes,5,opt,name=origin,json=meshtap.origin,proto3" json:"origin,omitempty"`
+	// Why, in words, such as "connect: connection refused"; at most 256 bytes of them.
 	Reason        string `protobuf:"bytes,6,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1130,14 +1207,18 @@ func (x *HealthChange) GetReason() string {
 // ConfigUpdate tells what became of a response of a control plane, or of a file: io.meshtap.config.v1.
 type ConfigUpdate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "accepted", or "rejected" where at least one resource was.
+	// "accepted"; "rejected" where at least one resource was; "timeout" where something was waited for in vain and what
+	// was there went into force without it.
 	Result string `protobuf:"bytes,1,opt,name=result,json=meshtap.result,proto3" json:"result,omitempty"`
 	// "cluster", "endpoints", "listener", "route_configuration", "extension" or "bootstrap".
-	Kind     string `protobuf:"bytes,2,opt,name=kind,json=meshtap.kind,proto3" json:"kind,omitempty"`
-	Version  string `protobuf:"bytes,3,opt,name=version,json=meshtap.version,proto3" json:"version,omitempty"`
+	Kind string `protobuf:"bytes,2,opt,name=kind,json=meshtap.kind,proto3" json:"kind,omitempty"`
+	// The version of the response, at most 64 bytes of it.
+	Version string `protobuf:"bytes,3,opt,name=version,json=meshtap.version,proto3" json:"version,omitempty"`
+	// The number of resources that were accepted.
 	Accepted uint32 `protobuf:"varint,4,opt,name=accepted,json=meshtap.accepted,proto3" json:"accepted,omitempty"`
+	// The number of resources that were rejected.
 	Rejected uint32 `protobuf:"varint,5,opt,name=rejected,json=meshtap.rejected,proto3" json:"rejected,omitempty"`
-	// The first four rejections.
+	// The first four resources that were rejected, or that did not come.
 	Errors []*Rejection `protobuf:"bytes,6,rep,name=errors,json=meshtap.errors,proto3" json:"errors,omitempty"`
 	// The cluster it is about, where it is about one.
 	Cluster       string `protobuf:"bytes,7,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
@@ -1226,10 +1307,13 @@ func (x *ConfigUpdate) GetCluster() string {
 
 // Rejection says why one resource was not put into service.
 type Rejection struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What kind of resource, one of the words of ConfigUpdate.kind.
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The name of the resource, at most 160 bytes of it.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Which field is wrong and why, or what was waited for and how long; at most 256 bytes.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,11 +1373,14 @@ func (x *Rejection) GetReason() string {
 type Lifecycle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "start", "drain" or "stop".
-	Phase   string `protobuf:"bytes,1,opt,name=phase,json=meshtap.phase,proto3" json:"phase,omitempty"`
+	Phase string `protobuf:"bytes,1,opt,name=phase,json=meshtap.phase,proto3" json:"phase,omitempty"`
+	// The version of Meshtap, at most 64 bytes of it.
 	Version string `protobuf:"bytes,2,opt,name=version,json=meshtap.version,proto3" json:"version,omitempty"`
-	Reason  string `protobuf:"bytes,3,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
-	// Those in flight.
-	Connections   uint64 `protobuf:"varint,4,opt,name=connections,json=meshtap.connections,proto3" json:"connections,omitempty"`
+	// Why, such as the signal that asked for it; at most 256 bytes.
+	Reason string `protobuf:"bytes,3,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
+	// The number of connections in flight.
+	Connections uint64 `protobuf:"varint,4,opt,name=connections,json=meshtap.connections,proto3" json:"connections,omitempty"`
+	// The number of requests in flight.
 	Requests      uint64 `protobuf:"varint,5,opt,name=requests,json=meshtap.requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1365,20 +1452,25 @@ func (x *Lifecycle) GetRequests() uint64 {
 }
 
 // Lost tells of events that were dropped and will not come: io.meshtap.lost.v1. It has no sequence of its own and
-// explains one gap: the numbers first to last, of which count are lost for this reason.
+// explains one gap: the numbers first to last, of which count are lost for this reason. One whose origin is "hub" has the
+// count alone.
 type Lost struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Count uint64                 `protobuf:"varint,1,opt,name=count,json=meshtap.count,proto3" json:"count,omitempty"`
-	// Numbers of the extension "sequence".
+	// How many events are lost, at least 1.
+	Count uint64 `protobuf:"varint,1,opt,name=count,json=meshtap.count,proto3" json:"count,omitempty"`
+	// The first number of the extension "sequence" among them.
 	FirstSequence uint64 `protobuf:"varint,2,opt,name=first_sequence,json=meshtap.first_sequence,proto3" json:"first_sequence,omitempty"`
-	LastSequence  uint64 `protobuf:"varint,3,opt,name=last_sequence,json=meshtap.last_sequence,proto3" json:"last_sequence,omitempty"`
-	// Numbers of the extension "streamseq" of the stream that carries this event.
+	// The last number of the extension "sequence" among them.
+	LastSequence uint64 `protobuf:"varint,3,opt,name=last_sequence,json=meshtap.last_sequence,proto3" json:"last_sequence,omitempty"`
+	// The first number of the extension "streamseq" among them, in the stream that carries this event.
 	FirstStreamseq uint64 `protobuf:"varint,4,opt,name=first_streamseq,json=meshtap.first_streamseq,proto3" json:"first_streamseq,omitempty"`
-	LastStreamseq  uint64 `protobuf:"varint,5,opt,name=last_streamseq,json=meshtap.last_streamseq,proto3" json:"last_streamseq,omitempty"`
-	// When the first and the last of them were dropped, in nanoseconds since 1970.
+	// The last number of the extension "streamseq" among them.
+	LastStreamseq uint64 `protobuf:"varint,5,opt,name=last_streamseq,json=meshtap.last_streamseq,proto3" json:"last_streamseq,omitempty"`
+	// When the first of them was dropped, in nanoseconds since 1970.
 	FirstTime uint64 `protobuf:"varint,6,opt,name=first_time,json=meshtap.first_time_ns,proto3" json:"first_time,omitempty"`
-	LastTime  uint64 `protobuf:"varint,7,opt,name=last_time,json=meshtap.last_time_ns,proto3" json:"last_time,omitempty"`
-	// "ring_full" before the sinks; "sink_full" or "refused" at this one.
+	// When the last of them was dropped, in nanoseconds since 1970.
+	LastTime uint64 `protobuf:"varint,7,opt,name=last_time,json=meshtap.last_time_ns,proto3" json:"last_time,omitempty"`
+	// "ring_full" or "internal" before the sinks; "sink_full" or "refused" at this one; "too_slow" at a reader in the proxy.
 	Reason string `protobuf:"bytes,8,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
 	// Where they were dropped: "ring", the name of the sink, or "hub" where a reader was too slow.
 	Origin        string `protobuf:"bytes,9,opt,name=origin,json=meshtap.origin,proto3" json:"origin,omitempty"`

@@ -169,12 +169,12 @@ type isFallback_Action interface {
 }
 
 type Fallback_Cluster struct {
-	// Another cluster. A fallback has no fallback of its own.
+	// The name of another cluster, not empty. A fallback has no fallback of its own.
 	Cluster string `protobuf:"bytes,2,opt,name=cluster,proto3,oneof"`
 }
 
 type Fallback_Response struct {
-	// A fixed answer.
+	// A fixed answer, without asking anybody.
 	Response *Response `protobuf:"bytes,3,opt,name=response,proto3,oneof"`
 }
 
@@ -185,11 +185,11 @@ func (*Fallback_Response) isFallback_Action() {}
 // Response is a fixed answer.
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The status code, 200 to 599.
+	// The status code, 200 to 599. Required.
 	Status uint32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
-	// The body, at most 4,096 bytes.
+	// The body, at most 4,096 bytes. The default is none.
 	Body string `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
-	// Headers of the answer, in order.
+	// Headers of the answer, in order. The default is none.
 	Headers       []*Header `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -248,9 +248,11 @@ func (x *Response) GetHeaders() []*Header {
 
 // Header is one header field.
 type Header struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, a token of RFC 9110 section 5.6.2, and not "host". Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value, without line breaks and NUL. The default is an empty one.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -260,14 +260,15 @@ func (EventPolicy_Mode) EnumDescriptor() ([]byte, []int) {
 type Tap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What all queues of the tap may hold, in bytes, from 4 MiB to 1 GiB, and at least 1 MiB for each sink. It is taken as
-	// it is needed, and never exceeded. The default is 8 MiB.
+	// it is needed, and never exceeded; a reader in this process may hold another 64 KiB. The default is 8 MiB.
 	MemoryBytes *wrapperspb.UInt64Value `protobuf:"bytes,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// What happens to each class of events. A class that is not listed is DROP_NEWEST.
 	Events []*EventPolicy `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	// Where events go, at most 8 sinks, each with a name of its own. Without any, only readers in this process see events.
 	Sinks []*Sink `protobuf:"bytes,3,rep,name=sinks,proto3" json:"sinks,omitempty"`
-	// What the source attribute is made of.
-	Source        *Source           `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// What the source attribute is made of. The default is what the node says.
+	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
+	// What an event tells of who called. The default is OMIT.
 	ClientAddress Tap_ClientAddress `protobuf:"varint,5,opt,name=client_address,json=clientAddress,proto3,enum=meshtap.tap.v1.Tap_ClientAddress" json:"client_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -340,9 +341,11 @@ func (x *Tap) GetClientAddress() Tap_ClientAddress {
 
 // EventPolicy is what happens to one class of events.
 type EventPolicy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Class         EventPolicy_Class      `protobuf:"varint,1,opt,name=class,proto3,enum=meshtap.tap.v1.EventPolicy_Class" json:"class,omitempty"`
-	Mode          EventPolicy_Mode       `protobuf:"varint,2,opt,name=mode,proto3,enum=meshtap.tap.v1.EventPolicy_Mode" json:"mode,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The class. Required, and each at most once.
+	Class EventPolicy_Class `protobuf:"varint,1,opt,name=class,proto3,enum=meshtap.tap.v1.EventPolicy_Class" json:"class,omitempty"`
+	// What happens to its events. The default is DROP_NEWEST.
+	Mode          EventPolicy_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=meshtap.tap.v1.EventPolicy_Mode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,16 +394,17 @@ func (x *EventPolicy) GetMode() EventPolicy_Mode {
 	return EventPolicy_MODE_UNSPECIFIED
 }
 
-// Source overrides parts of the source attribute, /meshtap/<cluster>/<namespace>/<workload>/<proxy>.
+// Source overrides parts of the source attribute, /meshtap/<cluster>/<namespace>/<workload>/<proxy>. Of each part at most
+// 96 bytes are used.
 type Source struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The default is the node's cluster.
+	// The mesh or data center. The default is the node's cluster.
 	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	// The default is "-".
+	// The namespace of the workload. The default is "-".
 	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// The default is "-".
+	// The name of the workload. The default is "-".
 	Workload string `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
-	// The default is the node's id.
+	// This proxy among those of the workload. The default is the node's id.
 	Proxy         string `protobuf:"bytes,4,opt,name=proxy,proto3" json:"proxy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -468,9 +472,9 @@ func (x *Source) GetProxy() string {
 // alone.
 type Sink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The sink's name in metrics and lost events, from [a-z0-9_-], at most 32 bytes.
+	// The sink's name in metrics and lost events: 1 to 32 of [a-z0-9_-], and neither "ring" nor "hub". Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// One of the messages below.
+	// Which bus and how: a StdoutSink, a FileSink or a NatsSink. Required.
 	TypedConfig   *anypb.Any `protobuf:"bytes,2,opt,name=typed_config,json=typedConfig,proto3" json:"typed_config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -560,15 +564,16 @@ func (*StdoutSink) Descriptor() ([]byte, []int) {
 // FileSink appends events to a file: one JSON event per line, or protobuf events, each behind its length as a varint.
 type FileSink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The file. Its directory must exist.
+	// The file, an absolute path. Its directory must exist. Required.
 	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	// The size in bytes at which the file is renamed to path.1, path.1 to path.2, and so on; at least 64 KiB. The default
 	// is 64 MiB.
 	MaxBytes *wrapperspb.UInt64Value `protobuf:"bytes,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// The number of files kept, the current one included, 1 to 100. The default is 5.
 	MaxFiles *wrapperspb.UInt32Value `protobuf:"bytes,3,opt,name=max_files,json=maxFiles,proto3" json:"max_files,omitempty"`
-	Format   Format                  `protobuf:"varint,4,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`
-	// Flushes the file to the disk before a batch counts as delivered.
+	// How events are written. The default is JSON.
+	Format Format `protobuf:"varint,4,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`
+	// Flushes the file to the disk before a batch counts as delivered. The default is to leave that to the system.
 	Fsync         bool `protobuf:"varint,5,opt,name=fsync,proto3" json:"fsync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -643,28 +648,35 @@ func (x *FileSink) GetFsync() bool {
 // subject is <subject_prefix>.<class>.<partition key>.
 type NatsSink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The servers, nats://host:port or tls://host:port; the first that answers is used. Required.
+	// The servers, nats://host:port or tls://host:port, one at least; one that answers is used, and no other that the
+	// servers may know of.
 	Urls []string `protobuf:"bytes,1,rep,name=urls,proto3" json:"urls,omitempty"`
-	// The stream. Required.
+	// The name of the stream, 1 to 64 bytes without spaces and without . * > / \. Required.
 	Stream string `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`
-	// The beginning of every subject. The default is "meshtap.events".
+	// The beginning of every subject, at most 128 bytes without wildcards. The default is "meshtap.events".
 	SubjectPrefix string `protobuf:"bytes,3,opt,name=subject_prefix,json=subjectPrefix,proto3" json:"subject_prefix,omitempty"`
-	// A file with the user's JWT and seed.
+	// A file with the user's JWT and seed. At most one of credentials_file, user and token_file may be set; with none, no
+	// credentials are shown. A file with a secret must have the mode 0640 or less, and is read again at each connection.
 	CredentialsFile string `protobuf:"bytes,4,opt,name=credentials_file,json=credentialsFile,proto3" json:"credentials_file,omitempty"`
 	// A user, whose password stands in password_file.
-	User         string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	User string `protobuf:"bytes,5,opt,name=user,proto3" json:"user,omitempty"`
+	// A file that holds the password of user; both or none.
 	PasswordFile string `protobuf:"bytes,6,opt,name=password_file,json=passwordFile,proto3" json:"password_file,omitempty"`
 	// A file that holds a token.
 	TokenFile string `protobuf:"bytes,7,opt,name=token_file,json=tokenFile,proto3" json:"token_file,omitempty"`
-	Tls       *Tls   `protobuf:"bytes,8,opt,name=tls,proto3" json:"tls,omitempty"`
-	// Lets credentials and events travel without TLS to a server that is not on this machine. TLS is required otherwise.
+	// How TLS is done; where it is set, TLS is required. The default is the system's authorities and no client certificate.
+	Tls *Tls `protobuf:"bytes,8,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Lets credentials and events travel without TLS to a server that is not on this machine. TLS is required otherwise,
+	// which is the default.
 	AllowPlaintext bool `protobuf:"varint,9,opt,name=allow_plaintext,json=allowPlaintext,proto3" json:"allow_plaintext,omitempty"`
 	// Creates the stream where it does not exist, with all subjects below subject_prefix. Without it, a missing stream is
 	// waited for.
 	CreateStream *CreateStream `protobuf:"bytes,10,opt,name=create_stream,json=createStream,proto3" json:"create_stream,omitempty"`
-	Format       Format        `protobuf:"varint,11,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`
+	// How events are written. The default is JSON.
+	Format Format `protobuf:"varint,11,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`
 	// Puts a whole batch into one message with the subject <subject_prefix>.batch, in the CloudEvents batch format: a
-	// fraction of the work, but no subjects to choose from.
+	// fraction of the work, but no subjects to choose from. The server's max_payload must be 72 KiB at least. The default
+	// is one message for each event.
 	Batch bool `protobuf:"varint,12,opt,name=batch,proto3" json:"batch,omitempty"`
 	// The number of batches, of at most 64 events, published and not yet acknowledged, 1 to 8. The default is 4. With 1,
 	// and batch, events keep their order even where the server refuses a message and takes the next.
@@ -806,11 +818,12 @@ func (x *NatsSink) GetAckTimeout() *durationpb.Duration {
 // Tls says how a server is verified and what is shown to it. Files are read again at each connection.
 type Tls struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The authorities to trust. The default is the system's.
+	// A PEM file with the authorities to trust. The default is the system's.
 	CaFile string `protobuf:"bytes,1,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
-	// The client certificate and its key; both or none.
+	// A PEM file with the client certificate and its chain. The default is none.
 	CertificateFile string `protobuf:"bytes,2,opt,name=certificate_file,json=certificateFile,proto3" json:"certificate_file,omitempty"`
-	PrivateKeyFile  string `protobuf:"bytes,3,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
+	// A PEM file with the key of the certificate, of the mode 0640 or less; both or none.
+	PrivateKeyFile string `protobuf:"bytes,3,opt,name=private_key_file,json=privateKeyFile,proto3" json:"private_key_file,omitempty"`
 	// The name to verify. The default is the host of the URL.
 	ServerName    string `protobuf:"bytes,4,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -878,15 +891,16 @@ func (x *Tls) GetServerName() string {
 // CreateStream are the limits of a stream that Meshtap creates. A stream that exists is not changed.
 type CreateStream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The default is 1 GiB. The oldest events go first.
+	// The size of the stream in bytes, at least 1 MiB; beyond it the oldest events go first. The default is 1 GiB.
 	MaxBytes *wrapperspb.UInt64Value `protobuf:"bytes,1,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
-	// The default is no limit.
+	// How long an event is kept, at least 1 s. The default is no limit.
 	MaxAge *durationpb.Duration `protobuf:"bytes,2,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// The number of copies, 1 to 5. The default is 1.
 	Replicas *wrapperspb.UInt32Value `protobuf:"bytes,3,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	// Keeps events in the servers' memory instead of their disks.
+	// Keeps events in the servers' memory instead of their disks, which is the default.
 	InMemory bool `protobuf:"varint,4,opt,name=in_memory,json=inMemory,proto3" json:"in_memory,omitempty"`
-	// How long the stream remembers event ids to drop repeats. The default is 2 min.
+	// How long the stream remembers event ids to drop repeats, from 100 ms to max_age. The default is 2 min, or max_age
+	// where that is less.
 	DuplicateWindow *durationpb.Duration `protobuf:"bytes,5,opt,name=duplicate_window,json=duplicateWindow,proto3" json:"duplicate_window,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

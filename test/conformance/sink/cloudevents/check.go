@@ -54,20 +54,6 @@ func CheckJSON(b []byte) error {
 	return nil
 }
 
-// CheckJSONBatch checks the JSON batch format and returns its events.
-func CheckJSONBatch(b []byte) ([]json.RawMessage, error) {
-	var events []json.RawMessage
-	if err := json.Unmarshal(b, &events); err != nil {
-		return nil, err
-	}
-	for i, e := range events {
-		if err := CheckJSON(e); err != nil {
-			return nil, fmt.Errorf("event %d: %w", i, err)
-		}
-	}
-	return events, nil
-}
-
 func checkText(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("not UTF-8")
