@@ -5,6 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"time"
@@ -60,7 +62,7 @@ func (f *circuitsFlags) run(ctx context.Context, cmd *cobra.Command, clusters []
 	if s.Format == cli.JSON {
 		err = s.JSON(document{"circuits": list})
 	} else {
-		printCircuits(s, list, time.Now())
+		printCircuits(s, cmd.ErrOrStderr(), list, time.Now())
 	}
 	return cmp.Or(err, s.Flush(), failed)
 }
@@ -79,9 +81,9 @@ func askCircuits(ctx context.Context, a *cli.Admin) ([]circuitJSON, error) {
 	return answer.Circuits, nil
 }
 
-func printCircuits(s *cli.Screen, list []circuitJSON, now time.Time) {
+func printCircuits(s *cli.Screen, notes io.Writer, list []circuitJSON, now time.Time) {
 	if len(list) == 0 {
-		s.Text("there are no circuit breakers; a cluster has one where its metadata says so (meshtap explain circuit)")
+		fmt.Fprintln(notes, "meshtap: there is no circuit breaker to show; a cluster has one where its metadata says so (meshtap explain circuit)")
 		return
 	}
 	g := cli.NewGrid(

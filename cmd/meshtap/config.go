@@ -17,10 +17,11 @@ import (
 
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "config",
+		Use:     "config COMMAND",
 		Short:   "Work with bootstrap files",
 		Example: `  meshtap config validate bootstrap.yaml`,
-		Args:    noArgs,
+		Args:    knownVerb,
+		RunE:    help,
 	}
 	cmd.AddCommand(newValidate())
 	return cmd

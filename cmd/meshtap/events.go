@@ -18,10 +18,11 @@ import (
 
 func newEvents() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "events",
+		Use:     "events COMMAND",
 		Short:   "Look into the events that a bus has stored",
 		Example: `  meshtap events ls --since 10m --status 5xx`,
-		Args:    noArgs,
+		Args:    knownVerb,
+		RunE:    help,
 	}
 	cmd.AddCommand(newEventsList())
 	return cmd
@@ -255,9 +256,10 @@ func (l *lister) sum(since bool) error {
 	if l.unreadable > 0 {
 		line += fmt.Sprintf(", %d not readable", l.unreadable)
 	}
-	if !since && !l.live {
+	switch {
+	case !l.live:
 		line += "; the list was not finished"
-	} else if !since {
+	case !since:
 		line += "; --since looks further back"
 	}
 	_, err := fmt.Fprintf(l.notes, "meshtap: %s\n", cli.Clean(line))

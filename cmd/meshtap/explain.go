@@ -14,18 +14,20 @@ import (
 
 // explanation is what there is to say about a word that Meshtap shows.
 type explanation struct {
-	// Name is the word, Long what it stands for.
+	// Name is the word.
 	Name string `json:"name"`
+	// Long is what it stands for.
 	Long string `json:"long,omitempty"`
-	// Kind is where it is met: see kinds.
+	// Kind is where it is met: flag, failure, circuit, outlier, event or config.
 	Kind string `json:"kind"`
-	// Status is what a client is answered, 0 where that is not fixed.
+	// Status is what a client is answered.
 	Status int `json:"status,omitempty"`
 	// Also are other names for it.
 	Also []string `json:"also,omitempty"`
-	// Cause says what happened, Next what to do.
+	// Cause says what happened.
 	Cause string `json:"cause"`
-	Next  string `json:"next"`
+	// Next says what to do.
+	Next string `json:"next"`
 }
 
 func newExplain() *cobra.Command {
@@ -51,7 +53,11 @@ func explain(cmd *cobra.Command, out *cli.Output, words []string) error {
 	for _, w := range words {
 		e, ok := lookUp(w)
 		if !ok {
-			return cli.Usage(cli.DidYouMean(w, explainable()), "nothing is known about %q", w)
+			hint := "meshtap explain lists the words that are known"
+			if near := cli.Suggest(w, explainable()); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			return cli.Usage(hint, "nothing is known about %q", w)
 		}
 		found = append(found, e)
 	}
@@ -82,7 +88,7 @@ func lookUp(word string) (explanation, bool) {
 	word = strings.ReplaceAll(word, "-", "_")
 	for _, e := range explanations {
 		for _, n := range append([]string{e.Name, e.Long}, e.Also...) {
-			if strings.EqualFold(n, word) {
+			if n != "" && strings.EqualFold(n, word) {
 				return e, true
 			}
 		}

@@ -68,6 +68,9 @@ var otherWords = []explanation{
 	{Name: "warming", Kind: kindConfig,
 		Cause: "A resource was accepted and is held back until what it needs is there: a cluster for its endpoints, a listener for its routes. What was in force before serves on.",
 		Next:  "meshtap status names what it waits for. Does the control plane send that? Names have to match exactly."},
+	{Name: "timeout", Kind: kindConfig,
+		Cause: "The wait for a part of the configuration ran out (initial_fetch_timeout), and what was there went into force without it.",
+		Next:  "The event's lines name what was missing. Does the control plane send it? Names have to match exactly."},
 	{Name: "never", Kind: kindConfig, Cause: "The control plane has never sent anything of this type.", Next: "If it should: is the proxy's node id what the control plane expects?"},
 	{Name: "draining", Kind: kindConfig, Cause: "The proxy is about to end, or was told to fail its health check. It serves what comes and tells connections to close.", Next: "Wait, or see who asked for it: meshtap tap --type lifecycle."},
 }

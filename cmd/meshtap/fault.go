@@ -5,6 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -20,11 +22,12 @@ import (
 
 func newFault() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "fault",
+		Use:   "fault COMMAND",
 		Short: "Break services of a demo on purpose, and mend them",
 		Example: `  meshtap fault add orders --abort 30%
   meshtap fault rm orders`,
-		Args: noArgs,
+		Args: knownVerb,
+		RunE: help,
 	}
 	cmd.AddCommand(newFaultAdd(), newFaultList(), newFaultRemove())
 	return cmd
@@ -32,11 +35,11 @@ func newFault() *cobra.Command {
 
 // faults are what is switched on for one service, as the demo's socket has it.
 type faults struct {
-	AbortPercent float64 `json:"abort_percent"`
-	AbortStatus  int     `json:"abort_status"`
-	DelayMS      int64   `json:"delay_ms"`
-	DelayPercent float64 `json:"delay_percent"`
-	ResetPercent float64 `json:"reset_percent"`
+	AbortPercent float64 `json:"abort_percent"` // the share of requests that are answered with abort_status
+	AbortStatus  int     `json:"abort_status"`  // 400 to 599, 0 where no request is
+	DelayMS      int64   `json:"delay_ms"`      // how long requests wait, in milliseconds
+	DelayPercent float64 `json:"delay_percent"` // the share of requests that wait
+	ResetPercent float64 `json:"reset_percent"` // the share of requests whose connection is cut
 }
 
 // percent is a flag such as 30%.
@@ -95,8 +98,8 @@ func newFaultAdd() *cobra.Command {
 	cmd.RunE = verb(func(ctx context.Context, cmd *cobra.Command, args []string) error {
 		f := faults{float64(abort), status, delay.Milliseconds(), float64(some), float64(reset)}
 		switch {
-		case status < 200 || status > 599:
-			return cli.Usage("", "--status %d: 200 to 599 are allowed", status)
+		case status < 400 || status > 599:
+			return cli.Usage("", "--status %d: 400 to 599 are allowed", status)
 		case delay < 0:
 			return cli.Usage("", "--delay %v: a time is not negative", delay)
 		case f.AbortPercent == 0 && f.DelayMS == 0 && f.ResetPercent == 0:
@@ -108,7 +111,11 @@ func newFaultAdd() *cobra.Command {
 		if f.DelayMS == 0 {
 			f.DelayPercent = 0
 		}
-		return sendFault(ctx, &t, http.MethodPut, args[0], f)
+		if err := sendFault(ctx, &t, http.MethodPut, args[0], f); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "meshtap: switched on; meshtap fault rm %s switches it off\n", cli.Clean(args[0]))
+		return err
 	})
 	return cmd
 }
@@ -166,16 +173,16 @@ func newFaultList() *cobra.Command {
 		if s.Format == cli.JSON {
 			err = s.JSON(document{"faults": list})
 		} else {
-			printFaults(s, list)
+			printFaults(s, cmd.ErrOrStderr(), list)
 		}
 		return cmp.Or(err, s.Flush())
 	})
 	return cmd
 }
 
-func printFaults(s *cli.Screen, list map[string]faults) {
+func printFaults(s *cli.Screen, notes io.Writer, list map[string]faults) {
 	if len(list) == 0 {
-		s.Text("no faults are switched on")
+		fmt.Fprintln(notes, "meshtap: no faults are switched on")
 		return
 	}
 	g := cli.NewGrid(cli.Column{Name: "SERVICE", Flex: 8}, cli.Column{Name: "ABORT"}, cli.Column{Name: "DELAY"}, cli.Column{Name: "RESET"})

@@ -5,7 +5,6 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +87,7 @@ func (f *filter) matched(name string, e *shown) bool {
 	return slices.ContainsFunc(f.conditions, func(c condition) bool { return c.name == name && !c.not && c.match(e) })
 }
 
-// kinds returns the kinds that can pass, nil where all can.
+// kinds returns the kinds that can pass, nil where all can. Lost events can unless a flag says otherwise, as in passes.
 func (f *filter) kinds() []event.Kind {
 	var out []event.Kind
 	all := true
@@ -97,7 +96,7 @@ func (f *filter) kinds() []event.Kind {
 		pass := true
 		for _, c := range f.conditions {
 			if c.name == typeFlag {
-				pass = pass && (c.not && !c.match(e) || !c.not && f.matched(typeFlag, e))
+				pass = pass && (c.not && !c.match(e) || !c.not && (k == event.Lost || f.matched(typeFlag, e)))
 			}
 		}
 		if all = all && pass; pass {
@@ -157,14 +156,14 @@ func (v *notFlag) IsBoolFlag() bool { return true }
 func anyOf(s string, get func(*shown) []string) (func(*shown) bool, error) {
 	patterns := strings.Split(s, ",")
 	for _, p := range patterns {
-		if _, err := path.Match(glob(p), ""); err != nil || p == "" {
-			return nil, fmt.Errorf("%q is no name; * stands for anything", p)
+		if p == "" {
+			return nil, fmt.Errorf("%q holds an empty name; * stands for anything", s)
 		}
 	}
 	return func(e *shown) bool {
 		for _, name := range get(e) {
 			for _, p := range patterns {
-				if ok, _ := path.Match(glob(p), glob(name)); ok && name != "" {
+				if name != "" && matches(p, name) {
 					return true
 				}
 			}
@@ -173,8 +172,21 @@ func anyOf(s string, get func(*shown) []string) (func(*shown) bool, error) {
 	}, nil
 }
 
-// glob lets * of path.Match go over slashes, by taking them away on both sides.
-func glob(s string) string { return strings.ReplaceAll(s, "/", "\x00") }
+// matches reports whether a name is as the pattern says, in which * stands for anything.
+func matches(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	rest, ok := strings.CutPrefix(name, parts[0])
+	last := len(parts) - 1
+	if !ok || last == 0 {
+		return ok && rest == ""
+	}
+	for _, p := range parts[1:last] { // the first place is as good as any other
+		if _, rest, ok = strings.Cut(rest, p); !ok {
+			return false
+		}
+	}
+	return strings.HasSuffix(rest, parts[last])
+}
 
 func parseService(s string) (func(*shown) bool, error) {
 	return anyOf(s, func(e *shown) []string { return []string{e.from, e.to, e.text(event.Cluster)} })
@@ -209,18 +221,13 @@ func parseSlow(s string) (func(*shown) bool, error) {
 // kindNames are the kinds as --type has them. A request's kind is "outcome" on the wire, which is understood as well.
 var kindNames = []string{"request", "connection", "circuit", "health", "ejection", "config", "lifecycle", "lost"}
 
-// kindName is the word for a kind on the screen.
-func kindName(k event.Kind) string {
-	if k == event.Request {
-		return "request"
-	}
-	return k.String()
-}
-
 func parseKinds(s string) (func(*shown) bool, error) {
 	var kinds []event.Kind
 	for _, name := range strings.Split(s, ",") {
-		k := event.ParseKind(strings.Replace(name, "request", event.Request.String(), 1))
+		k := event.ParseKind(name)
+		if name == "request" {
+			k = event.Request
+		}
 		if k == event.Unknown {
 			return nil, fmt.Errorf("%q is no kind of event; %s", name, cli.DidYouMean(name, kindNames))
 		}
@@ -256,8 +263,8 @@ func parseStatus(s string) (func(*shown) bool, error) {
 		if !isSpan {
 			high = low
 		}
-		from, _, err1 := codes(low)
-		_, to, err2 := codes(high)
+		from, _, err1 := codes(low, part)
+		_, to, err2 := codes(high, part)
 		if err := cmp.Or(err1, err2); err != nil {
 			return nil, err
 		}
@@ -272,21 +279,22 @@ func parseStatus(s string) (func(*shown) bool, error) {
 	}, nil
 }
 
-// codes returns the first and the last status of a code or a class.
-func codes(s string) (from, to int64, err error) {
-	digits := strings.ToLower(s)
-	class := len(digits) == 3 && strings.HasSuffix(digits, "xx")
-	if class {
-		digits = digits[:1] + "00"
+// codes returns the first and the last status of a code or a class. part is what it was written in.
+func codes(s, part string) (from, to int64, err error) {
+	digits, class := s, false
+	if strings.HasSuffix(strings.ToLower(s), "xx") {
+		digits, class = s[:len(s)-2]+"00", true
 	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n != 0 && (n < 100 || n > 599) {
-		return 0, 0, fmt.Errorf("%q is no status; 503, 5xx, 4xx-5xx and 500-504 are, and 0 where none was sent", s)
+	n, err := strconv.ParseUint(digits, 10, 10)
+	switch {
+	case s == "0":
+		return 0, 0, nil
+	case err != nil || len(digits) != 3 || n < 100 || n > 599:
+		return 0, 0, fmt.Errorf("%q is no status; 503, 5xx, 4xx-5xx and 500-504 are, and 0 where none was sent", part)
+	case class:
+		return int64(n), int64(n) + 99, nil
 	}
-	if class {
-		return n, n + 99, nil
-	}
-	return n, n, nil
+	return int64(n), int64(n), nil
 }
 
 func (e *shown) text(t event.Text) string { return string(e.Texts[t]) }

@@ -29,8 +29,8 @@ type printer struct {
 const indent = len("15:04:05.000") + 2
 
 func newPrinter(s *cli.Screen, now time.Time) *printer {
-	cols := []cli.Column{{Name: "TIME"}, {Name: "FROM → TO", Flex: 20}, {Name: "REQUEST", Flex: 25}, {Name: "RESULT"}, {Name: "TOOK", Right: true}}
-	widths := []int{12, 20, 25, 8, 7}
+	cols := []cli.Column{{Name: "TIME"}, {Name: "FROM → TO", Flex: 17}, {Name: "REQUEST", Flex: 25}, {Name: "RESULT"}, {Name: "TOOK", Right: true}}
+	widths := []int{12, 17, 25, 11, 7}
 	if s.Format == cli.Wide {
 		cols = append(cols, cli.Column{Name: "HOST"}, cli.Column{Name: "TRIES", Right: true}, cli.Column{Name: "CIRCUIT"}, cli.Column{Name: "PROXY"}, cli.Column{Name: "ID"})
 		widths = append(widths, 21, 5, 9, 12, 36)
@@ -54,12 +54,12 @@ func (p *printer) event(e *shown, asJSON func() []byte) error {
 		p.s.RawJSON(b.Bytes())
 		return nil
 	}
-	at := p.time(e.Time)
 	if p.s.Format == cli.Compact {
-		p.compact(at, e)
+		p.compact(p.time(e.Time), e)
 		return nil
 	}
-	p.row(at, e)
+	p.rows.Head()
+	p.row(p.time(e.Time), e)
 	return nil
 }
 
@@ -68,7 +68,7 @@ func (p *printer) time(nano int64) string {
 	t := time.Unix(0, nano).In(p.zone)
 	if day := t.Format(time.DateOnly); day != p.day {
 		p.day = day
-		p.s.Line(cli.Cell{Text: "-- " + day + " --", Style: cli.Faint})
+		p.s.Line(cli.Cell{Text: day, Style: cli.Faint})
 	}
 	return t.Format("15:04:05.000")
 }
@@ -79,7 +79,7 @@ func (p *printer) row(at string, e *shown) {
 	if e.Kind != event.Request && e.Kind != event.Connection {
 		text, style := story(e)
 		p.rows.Row(cli.T(at), edge, cli.Cell{Text: text, Style: style})
-		p.below(rejections(e))
+		p.below(rejections(e), "")
 		return
 	}
 	result, style := resultOf(e)
@@ -89,17 +89,18 @@ func (p *printer) row(at string, e *shown) {
 			cli.T(proxyOf(string(e.Source))), cli.T(idOf(e)))
 	}
 	p.rows.Row(cells...)
-	p.below(reasons(e))
+	p.below(reasons(e), next(e))
 }
 
-// below prints lines that belong to the row before them.
-func (p *printer) below(lines []string) {
+// below prints lines that belong to the row before them; next is what ends the last of them, on however narrow a
+// terminal.
+func (p *printer) below(lines []string, next string) {
 	for i, l := range lines {
-		corner := "├ "
+		corner, tail := "├ ", ""
 		if i == len(lines)-1 {
-			corner = "└ "
+			corner, tail = "└ ", next
 		}
-		p.rows.Below(indent, cli.T(corner), cli.Cell{Text: l, Style: cli.Faint})
+		p.rows.Below(indent, corner, cli.Cell{Text: l, Style: cli.Faint}, tail)
 	}
 }
 
@@ -211,16 +212,14 @@ func reasons(e *shown) []string {
 	return out
 }
 
-// cause says why a request failed and where to read on.
+// cause says why a request failed, "" where it did not.
 func cause(e *shown) string {
-	kind := e.text(event.ErrorType)
-	if kind == "" {
+	line := e.text(event.ErrorType)
+	if line == "" {
 		return ""
 	}
-	flag, _, _ := strings.Cut(e.text(event.ResponseFlags), ",")
-	line := kind
-	if flag == "" {
-		line = or(e.text(event.Details), kind)
+	if e.text(event.ResponseFlags) == "" {
+		line = or(e.text(event.Details), line)
 	}
 	if peer := peerOf(e); peer != "" {
 		line += "  " + peer
@@ -228,10 +227,16 @@ func cause(e *shown) string {
 	if why := or(e.text(event.TransportFailure), e.text(event.Termination)); why != "" {
 		line += ": " + why
 	}
-	if flag != "" {
-		line += "; next: meshtap explain " + flag
-	}
 	return line
+}
+
+// next says where to read on about a request that failed.
+func next(e *shown) string {
+	flag, _, _ := strings.Cut(e.text(event.ResponseFlags), ",")
+	if flag == "" || e.text(event.ErrorType) == "" {
+		return ""
+	}
+	return "; next: meshtap explain " + cli.Clean(flag)
 }
 
 // took is a duration that fits into seven columns.

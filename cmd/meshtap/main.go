@@ -5,6 +5,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,23 +23,25 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args))
+	os.Exit(run(context.Background(), os.Args, os.Stdout, os.Stderr))
 }
 
-// run executes a command line and returns the exit code.
-func run(args []string) int {
+// run executes a command line, of which the first word is the program's name, and returns the exit code.
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	root := newRoot()
 	if filepath.Base(args[0]) == "envoy" {
 		root = newEnvoy()
 	}
 	root.SetArgs(args[1:])
-	cmd, err := root.ExecuteC()
+	root.SetOut(out)
+	root.SetErr(errOut)
+	cmd, err := root.ExecuteContextC(ctx)
 	var config app.ConfigError
 	if errors.As(err, &config) {
-		printLines(os.Stderr, config.Error())
+		printLines(errOut, config.Error())
 		return cli.ExitConfig
 	}
-	return cli.Report(os.Stderr, err, wantsJSON(cmd, args))
+	return cli.Report(errOut, err, wantsJSON(cmd, args))
 }
 
 // printLines prints an error of several lines.
@@ -82,13 +85,13 @@ func newRoot() *cobra.Command {
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !serve.given() {
+			if cmd.Flags().NFlag() == 0 {
 				return cmd.Help()
 			}
 			return serve.run(cmd)
 		},
 	}
-	serve.add(root.Flags())
+	serve.add(root)
 	root.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true }) // they are in the help of serve
 	prepare(root)
 	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newFault(), newConfig(),
@@ -121,17 +124,21 @@ func prepare(root *cobra.Command) {
 func flagError(cmd *cobra.Command, err error) error {
 	hint := "see " + cmd.CommandPath() + " --help"
 	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
 		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		if s := cli.Suggest("--"+unknown.GetSpecifiedName(), names); s != "" {
-			hint = "did you mean " + s + "?"
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		if s := cli.Suggest(unknown.GetSpecifiedName(), names); s != "" {
+			hint = "did you mean --" + s + "?"
 		}
+	}
+	var wrong *pflag.InvalidValueError
+	if errors.As(err, &wrong) {
+		return cli.Usage(hint, "--%s: %s", wrong.GetFlag().Name, cli.WrongValue(err))
 	}
 	return cli.Usage(hint, "%v", err)
 }
 
-// knownVerb refuses what is no verb.
+// knownVerb refuses what is no verb below cmd.
 func knownVerb(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -141,6 +148,14 @@ func knownVerb(cmd *cobra.Command, args []string) error {
 		if c.IsAvailableCommand() {
 			names = append(names, c.Name())
 		}
+		for _, below := range c.Commands() {
+			if below.Name() == args[0] {
+				return cli.Usage("did you mean "+below.CommandPath()+"?", "there is no command %q", args[0])
+			}
+		}
+	}
+	if len(names) == 0 {
+		return noArgs(cmd, args)
 	}
 	slices.Sort(names)
 	return cli.Usage(cli.DidYouMean(args[0], names), "there is no command %q", args[0])
@@ -154,8 +169,11 @@ func newHelp() *cobra.Command {
   meshtap help common`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
-			if err != nil || found == nil || len(rest) > 0 {
-				return knownVerb(cmd.Root(), args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return knownVerb(found, rest)
 			}
 			return found.Help()
 		},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,23 +26,20 @@ import (
 
 // serveFlags are the flags of the proxy: Envoy's, and a few of our own behind them.
 type serveFlags struct {
-	set *pflag.FlagSet
-
-	config, configYAML          string
-	node, cluster, zone         string
-	concurrency                 int
-	logLevel, componentLevel    string
-	logPath, logFormat          string
-	drainTime, parentShutdown   int
-	drainStrategy, mode         string
-	adminAddressPath            string
-	flushMsec, flushKB          int
-	restartEpoch                int
-	allowStatic, rejectDynamic  bool
-	ignoreDynamic               bool
-	disableHotRestart, coreDump bool
-	skipDeprecated              bool
-	ipVersion                   string
+	config, configYAML         string
+	node, cluster, zone        string
+	concurrency                uint32
+	logLevel, componentLevel   string
+	logPath, logFormat         string
+	drainTime, parentShutdown  uint32
+	mode                       string
+	adminAddressPath           string
+	restartEpoch               uint32
+	allowStatic, rejectDynamic bool
+	ignoreDynamic              bool
+	skipDeprecated             bool
+	ipVersion                  string
+	hotRestartVersion          bool
 
 	// Our own.
 	admin         string
@@ -48,29 +47,40 @@ type serveFlags struct {
 	keepOnEmpty   bool
 	noTap         bool
 	logJSON       bool
-	quietMsec     int
+	quietMsec     uint32
 }
 
-// inVain are flags of Envoy that mean nothing here. They are accepted, and say so.
-var inVain = []struct {
-	name, why string
-	boolean   bool
-}{
-	{"base-id", "there is no shared memory", false},
-	{"use-dynamic-base-id", "there is no shared memory", true},
-	{"base-id-path", "there is no shared memory", false},
-	{"skip-hot-restart-on-no-parent", "there is no hot restart", true},
-	{"skip-hot-restart-parent-stats", "there is no hot restart", true},
-	{"socket-path", "there is no hot restart", false},
-	{"socket-mode", "there is no hot restart", false},
-	{"hot-restart-version", "there is no hot restart", true},
-	{"cpuset-threads", "Go schedules its own threads; use --concurrency", true},
-	{"enable-fine-grain-logging", "one level holds for all", true},
-	{"log-format-escaped", "logs are always escaped", true},
-	{"disable-extensions", "what is not configured costs nothing", false},
-	{"stats-tag", "tags are fixed", false},
-	{"bootstrap-version", "only v3 is read", false},
+// ignored are flags of Envoy that mean nothing here. They are accepted, and a warning says so where they are given.
+var ignored = []struct{ name, why string }{
+	{"base-id", noSharedMemory},
+	{"base-id-path", noSharedMemory},
+	{"component-log-level", "one level holds for all components"},
+	{"cpuset-threads", "Go schedules its own threads; use --concurrency"},
+	{"disable-extensions", "what is not configured costs nothing"},
+	{"drain-strategy", "connections are told to close at once"},
+	{"enable-core-dump", "core dumps hold keys and stay off"},
+	{"enable-fine-grain-logging", "one level holds for all components"},
+	{"enable-mutex-tracing", "there are no statistics of mutexes"},
+	{"file-flush-interval-msec", "access logs are flushed every second"},
+	{"file-flush-min-size-kb", "access logs are flushed at 64 KiB"},
+	{"local-address-ip-version", "addresses follow the system"},
+	{"log-format", "the form of the log is fixed; see --log-json"},
+	{"log-format-escaped", "logs are always escaped"},
+	{"log-stacktrace-single-entry", "a stack trace is one entry in any case"},
+	{"parent-shutdown-time-s", noHotRestart},
+	{"restart-epoch", noHotRestart + "; it is only shown as server.hot_restart_epoch"},
+	{"skip-hot-restart-on-no-parent", noHotRestart},
+	{"skip-hot-restart-parent-stats", noHotRestart},
+	{"socket-mode", noHotRestart},
+	{"socket-path", noHotRestart},
+	{"stats-tag", "the tags of statistics are fixed"},
+	{"use-dynamic-base-id", noSharedMemory},
 }
+
+const (
+	noSharedMemory = "there is no shared memory"
+	noHotRestart   = "there is no hot restart"
+)
 
 func newServe() *cobra.Command {
 	f := &serveFlags{}
@@ -79,99 +89,121 @@ func newServe() *cobra.Command {
 		Short: "Run the proxy from an Envoy v3 bootstrap (YAML or JSON)",
 		Example: `  meshtap serve -c bootstrap.yaml
   meshtap serve -c bootstrap.yaml --mode validate`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.add(cmd.Flags())
+	f.add(cmd)
 	cli.Rest(cmd, "log-path", "log-json", "config-yaml", "service-zone", "admin-address-path", "allow-unknown-static-fields",
 		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap")
 	return cmd
 }
 
-func (f *serveFlags) add(s *pflag.FlagSet) {
-	f.set = s
+// add adds the flags to a command.
+func (f *serveFlags) add(cmd *cobra.Command) {
+	s := cmd.Flags()
 	s.StringVarP(&f.config, "config-path", "c", "", "`file`: the bootstrap")
-	s.StringVar(&f.configYAML, "config-yaml", "", "YAML that is merged over the bootstrap")
+	s.StringVar(&f.configYAML, "config-yaml", "", "`text`: YAML that is merged over the bootstrap")
 	s.StringVar(&f.node, "service-node", "", "`id`: node.id")
 	s.StringVar(&f.cluster, "service-cluster", "", "`name`: node.cluster")
 	s.StringVar(&f.zone, "service-zone", "", "`name`: node.locality.zone")
-	s.IntVar(&f.concurrency, "concurrency", 0, "`processors` to use; 0 means those that the cgroup allows")
-	s.StringVarP(&f.logLevel, "log-level", "l", "info", "`level`: trace, debug, info, warning, error, critical or off")
-	s.StringVar(&f.componentLevel, "component-log-level", "", "accepted; one level holds for all components")
-	s.StringVar(&f.logPath, "log-path", "", "write the log to this file instead of standard error")
-	s.StringVar(&f.logFormat, "log-format", "", "accepted; see --log-json")
-	s.IntVar(&f.drainTime, "drain-time-s", 30, "`seconds`: how long connections may go on after SIGTERM")
-	s.IntVar(&f.parentShutdown, "parent-shutdown-time-s", 900, "accepted; there is no hot restart")
-	s.StringVar(&f.drainStrategy, "drain-strategy", "gradual", "accepted; connections are told to close at once")
-	s.StringVar(&f.mode, "mode", "serve", "`mode`: serve, validate or init_only")
-	s.StringVar(&f.adminAddressPath, "admin-address-path", "", "write the administration address to this file")
-	s.IntVar(&f.flushMsec, "file-flush-interval-msec", 1000, "accepted; access logs are flushed every second")
-	s.IntVar(&f.flushKB, "file-flush-min-size-kb", 64, "accepted; access logs are flushed at 64 KiB")
-	s.IntVar(&f.restartEpoch, "restart-epoch", 0, "shown as server.hot_restart_epoch")
+	s.Uint32Var(&f.concurrency, "concurrency", 0, "`number` of processors to use; 0: as the cgroup says")
+	s.StringVarP(&f.logLevel, "log-level", "l", "info", "`level`: "+strings.Join(admin.Levels[:], " "))
+	s.StringVar(&f.logPath, "log-path", "", "`file` to write the log to instead of standard error")
+	s.Uint32Var(&f.drainTime, "drain-time-s", 30, "`seconds`: how long connections may go on at the end")
+	s.StringVar(&f.mode, "mode", "serve", "`mode`: serve or validate")
+	s.StringVar(&f.adminAddressPath, "admin-address-path", "", "`file` to write the address of the administration server to")
 	s.BoolVar(&f.allowStatic, "allow-unknown-static-fields", false, "report unknown fields of the bootstrap instead of refusing them")
-	s.BoolVar(&f.allowStatic, "allow-unknown-fields", false, "the same, under its old name")
 	s.BoolVar(&f.rejectDynamic, "reject-unknown-dynamic-fields", false, "refuse xDS resources with unknown fields instead of counting them")
-	s.BoolVar(&f.ignoreDynamic, "ignore-unknown-dynamic-fields", false, "accepted; unknown fields are counted in any case")
-	s.BoolVar(&f.disableHotRestart, "disable-hot-restart", false, "accepted; there is no hot restart")
-	s.BoolVar(&f.coreDump, "enable-core-dump", false, "accepted; core dumps hold keys and stay off")
-	s.BoolVar(&f.skipDeprecated, "skip-deprecated-logs", false, "accepted")
-	s.StringVar(&f.ipVersion, "local-address-ip-version", "v4", "accepted; addresses follow the system")
-	s.StringVar(&f.admin, "admin", "", "`address`: for administration, if the bootstrap has none; or a path")
-	s.BoolVar(&f.observational, "accept-observational", false, "accept tracing, stats sinks and the like without effect, with a warning, instead of refusing them")
+	s.StringVar(&f.admin, "admin", "", "`address` or path to administer, if FILE has none")
+	s.BoolVar(&f.observational, "accept-observational", false, "take tracing, stats sinks and the like without effect, with a warning, instead of refusing them")
 	s.BoolVar(&f.keepOnEmpty, "keep-on-empty", false, "keep the last listeners or clusters when one response would remove all")
 	s.BoolVar(&f.noTap, "no-tap", false, "no event tap where the bootstrap configures none")
 	s.BoolVar(&f.logJSON, "log-json", false, "log JSON also on a terminal")
-	s.IntVar(&f.quietMsec, "drain-quiet-msec", 2000, "a drain ends early after so long without a connection")
-	for _, v := range inVain {
-		if v.boolean {
-			s.Bool(v.name, false, "accepted; "+v.why)
-		} else {
-			s.String(v.name, "", "accepted; "+v.why)
-		}
-		s.Lookup(v.name).Hidden = true
-	}
-	for _, name := range []string{
-		"allow-unknown-fields", "component-log-level", "log-format", "parent-shutdown-time-s", "file-flush-interval-msec",
-		"file-flush-min-size-kb", "ignore-unknown-dynamic-fields", "disable-hot-restart", "enable-core-dump",
-		"skip-deprecated-logs", "local-address-ip-version", "drain-strategy", "restart-epoch",
-	} {
-		s.Lookup(name).Hidden = true
-	}
+	s.Uint32Var(&f.quietMsec, "drain-quiet-msec", 2000, "`milliseconds` without a connection after which a drain ends early")
+	cli.NoEnv(cmd, "admin") // MESHTAP_ADMIN says where other verbs look
+	f.addEnvoy(s)
 }
 
-// given reports whether there is anything to serve.
-func (f *serveFlags) given() bool { return f.config != "" || f.configYAML != "" }
+// addEnvoy adds the flags that only Envoy's users know: those that do nothing, and those that ask for what is so anyway.
+func (f *serveFlags) addEnvoy(s *pflag.FlagSet) {
+	before := map[string]bool{}
+	s.VisitAll(func(f *pflag.Flag) { before[f.Name] = true })
+	s.BoolVar(&f.allowStatic, "allow-unknown-fields", false, "as --allow-unknown-static-fields, under its old name")
+	s.BoolVar(&f.ignoreDynamic, "ignore-unknown-dynamic-fields", false, "unknown fields of xDS resources are counted in any case")
+	s.Bool("disable-hot-restart", false, noHotRestart)
+	s.BoolVar(&f.skipDeprecated, "skip-deprecated-logs", false, "the log does not tell of deprecated fields in any case")
+	s.BoolVar(&f.hotRestartVersion, "hot-restart-version", false, "say \"disabled\" and end")
+	s.StringVar(&f.componentLevel, "component-log-level", "", "")
+	s.StringVar(&f.logFormat, "log-format", "", "")
+	s.Uint32Var(&f.parentShutdown, "parent-shutdown-time-s", 900, "")
+	s.Uint32Var(&f.restartEpoch, "restart-epoch", 0, "")
+	s.StringVar(&f.ipVersion, "local-address-ip-version", "v4", "")
+	s.String("drain-strategy", "gradual", "")
+	for _, name := range []string{"base-id", "file-flush-interval-msec", "file-flush-min-size-kb"} {
+		s.Uint32(name, 0, "")
+	}
+	for _, name := range []string{"base-id-path", "disable-extensions", "socket-mode", "socket-path", "stats-tag"} {
+		s.String(name, "", "")
+	}
+	for _, name := range []string{
+		"cpuset-threads", "enable-core-dump", "enable-fine-grain-logging", "enable-mutex-tracing", "log-format-escaped",
+		"log-stacktrace-single-entry", "skip-hot-restart-on-no-parent", "skip-hot-restart-parent-stats", "use-dynamic-base-id",
+	} {
+		s.Bool(name, false, "")
+	}
+	for _, v := range ignored {
+		s.Lookup(v.name).Usage = "no effect: " + v.why
+	}
+	s.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Hidden || !before[f.Name] })
+}
 
 func (f *serveFlags) run(cmd *cobra.Command) error {
-	if !f.given() {
-		return cli.Usage("give a bootstrap with -c FILE or --config-yaml TEXT", "there is nothing to serve")
+	if err := cli.FromEnv(cmd, os.LookupEnv); err != nil {
+		return err
 	}
-	switch f.mode {
-	case "serve", "init_only":
-	case "validate":
-		return f.validate(cmd)
-	default:
-		return cli.Usage("serve, validate and init_only are allowed", "--mode %q", f.mode)
+	switch {
+	case f.hotRestartVersion:
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), "disabled") // as Envoy with --disable-hot-restart
+		return err
+	case f.config == "" && f.configYAML == "":
+		return cli.Usage("give a bootstrap with -c FILE or --config-yaml TEXT", "there is nothing to serve")
+	case f.mode != "serve" && f.mode != "validate":
+		return cli.Usage("serve and validate are allowed", "there is no --mode %q", f.mode)
+	case f.logLevel != "warn" && !slices.Contains(admin.Levels[:], f.logLevel): // warn is Envoy's other name of warning
+		return cli.Usage(cli.DidYouMean(f.logLevel, admin.Levels[:]), "there is no --log-level %q", f.logLevel)
 	}
 	if f.concurrency > 0 {
-		runtime.GOMAXPROCS(f.concurrency)
+		runtime.GOMAXPROCS(int(min(f.concurrency, maxProcessors)))
+	}
+	opt, err := f.options()
+	if err != nil {
+		return err
+	}
+	if f.mode == "validate" {
+		return f.validate(cmd, opt.Bootstrap)
 	}
 	log, level, err := f.logger()
 	if err != nil {
 		return err
 	}
 	defer log.Sync() //nolint:errcheck // standard error cannot be synced on every system
-	f.warnInVain(log)
-	a, err := app.New(f.options(), log, level)
+	for _, v := range ignored {
+		if cmd.Flags().Changed(v.name) {
+			log.Warn("a flag has no effect here", zap.String("flag", "--"+v.name), zap.String("why", v.why))
+		}
+	}
+	a, err := app.New(opt, log, level)
 	if err != nil {
 		return err
 	}
 	return a.Run(cmd.Context())
 }
 
+// maxProcessors bounds --concurrency; more of them than any machine has cost memory and gain nothing.
+const maxProcessors = 4096
+
 // validate reads the bootstrap and says everything there is to say about it.
-func (f *serveFlags) validate(cmd *cobra.Command) error {
-	opt := f.options().Bootstrap
+func (f *serveFlags) validate(cmd *cobra.Command, opt bootstrap.Options) error {
 	opt.Parsers = app.NewExtensions(os.Stdout).Parsers()
 	report := bootstrap.Validate(opt)
 	if report.Errors() > 0 {
@@ -183,8 +215,10 @@ func (f *serveFlags) validate(cmd *cobra.Command) error {
 	return nil
 }
 
-func (f *serveFlags) options() app.Options {
-	o := app.Options{
+func (f *serveFlags) options() (app.Options, error) {
+	at, err := adminAddress(f.admin)
+	return app.Options{
+		Admin: at,
 		Bootstrap: bootstrap.Options{
 			Path: f.config, YAML: f.configYAML, NodeID: f.node, NodeCluster: f.cluster, NodeZone: f.zone,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,
@@ -192,7 +226,7 @@ func (f *serveFlags) options() app.Options {
 		},
 		AdminAddressPath: f.adminAddressPath, DrainTime: time.Duration(f.drainTime) * time.Second,
 		Quiet:       time.Duration(f.quietMsec) * time.Millisecond,
-		KeepOnEmpty: f.keepOnEmpty, NoTap: f.noTap, RestartEpoch: f.restartEpoch,
+		KeepOnEmpty: f.keepOnEmpty, NoTap: f.noTap, RestartEpoch: int(f.restartEpoch),
 		Info: admin.CommandLineOptions{
 			Concurrency: runtime.GOMAXPROCS(0), ConfigPath: f.config, ConfigYAML: f.configYAML,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,
@@ -202,22 +236,24 @@ func (f *serveFlags) options() app.Options {
 			DrainStrategy: "Immediate", Mode: "Serve", DrainTime: admin.Duration(time.Duration(f.drainTime) * time.Second),
 			ParentShutdownTime: admin.Duration(time.Duration(f.parentShutdown) * time.Second),
 			FileFlushInterval:  admin.Duration(time.Second), FileFlushMinSize: 64,
-			DisableHotRestart: true, RestartEpoch: f.restartEpoch, SkipDeprecatedLogs: f.skipDeprecated,
+			DisableHotRestart: true, RestartEpoch: int(f.restartEpoch), SkipDeprecatedLogs: f.skipDeprecated,
 		},
-	}
-	o.Admin = adminAddress(f.admin)
-	return o
+	}, err
 }
 
-// adminAddress reads --admin.
-func adminAddress(s string) mesh.Address {
+// adminAddress reads --admin: an IP address with a port, or the path of a socket, which has a slash.
+func adminAddress(s string) (mesh.Address, error) {
 	if s == "" {
-		return mesh.Address{}
+		return mesh.Address{}, nil
 	}
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return mesh.Address{IP: ap}
+	if path := strings.TrimPrefix(s, "unix://"); strings.Contains(path, "/") {
+		return mesh.Address{Pipe: path}, nil
 	}
-	return mesh.Address{Pipe: s}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return mesh.Address{}, cli.Usage("give an IP address with a port, as 127.0.0.1:9901, or the path of a socket, as ./admin.sock", "--admin %q is no address to listen on", s)
+	}
+	return mesh.Address{IP: ap}, nil
 }
 
 // logger logs for a person on a terminal and in JSON elsewhere (ux.md section 6).
@@ -240,22 +276,4 @@ func (f *serveFlags) logger() (*zap.Logger, *zap.AtomicLevel, error) {
 	}
 	core := zapcore.NewSamplerWithOptions(zapcore.NewCore(enc, zapcore.Lock(out), level), time.Second, 10, 0)
 	return zap.New(core), &level, nil
-}
-
-// warnInVain says which of the given flags have no effect.
-func (f *serveFlags) warnInVain(log *zap.Logger) {
-	for _, v := range inVain {
-		if f.set.Changed(v.name) {
-			log.Warn("a flag has no effect here", zap.String("flag", "--"+v.name), zap.String("why", v.why))
-		}
-	}
-	for name, why := range map[string]string{
-		"component-log-level": "one level holds for all", "log-format": "use --log-json", "drain-strategy": "connections are told to close at once",
-		"parent-shutdown-time-s": "there is no hot restart", "enable-core-dump": "core dumps stay off",
-		"file-flush-interval-msec": "access logs are flushed every second", "file-flush-min-size-kb": "access logs are flushed at 64 KiB",
-	} {
-		if f.set.Changed(name) {
-			log.Warn("a flag has no effect here", zap.String("flag", "--"+name), zap.String("why", why))
-		}
-	}
 }

@@ -82,7 +82,7 @@ func (s *source) run(ctx context.Context, out chan<- arrival) {
 // newProxySource returns the source of a proxy's own events. kinds are those to ask for, nil for all; without follow it
 // brings what the proxy remembers.
 func newProxySource(p cli.Proxy, kinds []event.Kind, follow bool) *source {
-	f := &feed{admin: cli.NewAdmin(p), query: url.Values{}, follow: follow}
+	f := &feed{proxy: p, query: url.Values{}, follow: follow}
 	var names []string
 	for _, k := range kinds {
 		names = append(names, k.String())
@@ -99,7 +99,7 @@ func newProxySource(p cli.Proxy, kinds []event.Kind, follow bool) *source {
 
 // feed is the /events of one proxy.
 type feed struct {
-	admin  *cli.Admin
+	proxy  cli.Proxy
 	query  url.Values
 	follow bool
 	// from is the sequence to begin with, 0 for what comes next.
@@ -112,8 +112,10 @@ const maxLine = 2 * event.MaxSize
 // read reads the stream to its end. Where the proxy cut it off because it was read too slowly, it goes on at once with
 // what comes behind the last event, and what is gone by then is told in one lost event.
 func (f *feed) read(ctx context.Context, send func(arrival) error) error {
+	admin := cli.NewAdmin(f.proxy)
+	defer admin.Close()
 	for {
-		cut, err := f.once(ctx, send)
+		cut, err := f.once(ctx, admin, send)
 		if !cut || err != nil {
 			if f.follow { // after an outage: what comes next
 				f.from = 0
@@ -124,13 +126,13 @@ func (f *feed) read(ctx context.Context, send func(arrival) error) error {
 }
 
 // once reads the stream to its end, and tells whether it was cut off.
-func (f *feed) once(ctx context.Context, send func(arrival) error) (cut bool, err error) {
+func (f *feed) once(ctx context.Context, admin *cli.Admin, send func(arrival) error) (cut bool, err error) {
 	if f.from > 0 {
 		f.query.Set("from", strconv.FormatUint(f.from, 10))
 	} else {
 		f.query.Del("from")
 	}
-	body, err := f.admin.Get(ctx, "/events?"+f.query.Encode())
+	body, err := admin.Get(ctx, "/events?"+f.query.Encode())
 	if err != nil {
 		return false, err
 	}
@@ -158,6 +160,8 @@ func (f *feed) once(ctx context.Context, send func(arrival) error) (cut bool, er
 		switch {
 		case err != nil:
 			err = send(arrival{unreadable: 1})
+		case tooSlow(e.Event) && !f.follow && f.from == 1:
+			// It is what the proxy had forgotten before it was asked; nobody missed it.
 		case tooSlow(e.Event):
 			held = &e
 		default:

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -28,7 +29,7 @@ func newStat() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat [NAME...]",
 		Short: "Show success, rate and latency of each service, measured now",
-		Long:  "\nEVENTS/S and DROPPED (since its start) are those of the service's own proxies.",
+		Long:  "\nEVENTS/S and DROPPED (since its start) are those of the service's own proxies,\nwhich add them up once a second: a shorter --window may see none.",
 		Example: `  meshtap stat
   meshtap stat -w orders
   meshtap stat -A --window 10s -o json`,
@@ -74,11 +75,14 @@ func (f *statFlags) run(ctx context.Context, cmd *cobra.Command, names []string)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		rows := only(measure(before, after), f.all, names)
+		rows, err := only(measure(before, after), f.all, names)
+		if err != nil {
+			return err
+		}
 		if f.watch {
 			s.Clear()
 		}
-		if err := f.print(s, rows); err != nil {
+		if err := f.print(s, cmd.ErrOrStderr(), rows); err != nil {
 			return err
 		}
 		failed := cli.Failed(cmd.ErrOrStderr(), after)
@@ -109,23 +113,29 @@ func keep(before, after []cli.Answer[*sample]) []cli.Answer[*sample] {
 	return after
 }
 
-// only leaves the rows that are asked for.
-func only(rows []statRow, all bool, names []string) []statRow {
-	var out []statRow
+// only leaves the rows that are asked for. A name that no row has is an error.
+func only(rows []statRow, all bool, names []string) ([]statRow, error) {
+	var known []string
+	for _, r := range rows {
+		known = append(known, r.Name)
+	}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return nil, cli.Usage(cli.DidYouMean(n, known), "there is no service or cluster %q", n)
+		}
+	}
+	out := []statRow{}
 	for _, r := range rows {
 		named := len(names) == 0 || slices.Contains(names, r.Name)
 		if named && (all || r.used || len(names) > 0) {
 			out = append(out, r)
 		}
 	}
-	return out
+	return out, nil
 }
 
-func (f *statFlags) print(s *cli.Screen, rows []statRow) error {
+func (f *statFlags) print(s *cli.Screen, notes io.Writer, rows []statRow) error {
 	if s.Format == cli.JSON {
-		if rows == nil {
-			rows = []statRow{}
-		}
 		if err := s.JSON(document{"window_ms": f.window.Milliseconds(), "services": rows}); err != nil {
 			return err
 		}
@@ -142,7 +152,7 @@ func (f *statFlags) print(s *cli.Screen, rows []statRow) error {
 		g.Row(r.cells(s.Format == cli.Wide)...)
 	}
 	if len(rows) == 0 {
-		s.Text("no service has had a request yet; -A shows all clusters")
+		fmt.Fprintln(notes, "meshtap: no service has had a request yet; -A shows all clusters")
 	} else {
 		g.Print(s)
 	}
@@ -152,7 +162,7 @@ func (f *statFlags) print(s *cli.Screen, rows []statRow) error {
 func (r *statRow) cells(wide bool) []cli.Cell {
 	cells := []cli.Cell{
 		cli.T(r.Name), cli.T(r.Meshed), r.successCell(), cli.T(rate(r.RPS)), cli.T(millis(r.P50)), cli.T(millis(r.P95)), cli.T(millis(r.P99)),
-		cli.T(strconv.FormatInt(r.Connections, 10)), {Text: r.Circuit, Style: circuitStyle(r.worst)}, cli.T(rateOf(r.EventsPerSecond)), r.droppedCell(),
+		cli.T(strconv.FormatInt(r.Connections, 10)), {Text: r.circuits, Style: circuitStyle(r.Circuit)}, cli.T(rateOf(r.EventsPerSecond)), r.droppedCell(),
 	}
 	if wide {
 		hosts := ""

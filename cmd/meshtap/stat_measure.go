@@ -14,32 +14,34 @@ import (
 
 // statRow is one line of stat. What cannot be known is nil.
 type statRow struct {
+	// Name is the service, or the cluster that a proxy calls.
 	Name string `json:"name"`
 	// SeenBy is "clients" where the numbers are those of the proxies that call it, "itself" where they are those of its own.
 	SeenBy string `json:"seen_by"`
 	// Meshed is how many of its instances have a proxy that is known and live.
 	Meshed      string   `json:"meshed,omitempty"`
-	Requests    int64    `json:"requests"`
-	Success     *float64 `json:"success"`
-	RPS         float64  `json:"rps"`
-	P50         *float64 `json:"p50_ms"`
-	P95         *float64 `json:"p95_ms"`
-	P99         *float64 `json:"p99_ms"`
-	Connections int64    `json:"connections"`
-	Hosts       *hosts   `json:"hosts,omitempty"`
-	// Circuit is the worst state of its circuits, with how many of how many are in it.
+	Requests    int64    `json:"requests"`        // requests since the proxies started
+	Success     *float64 `json:"success"`         // the share that was not answered with 5xx, 0 to 1
+	RPS         float64  `json:"rps"`             // requests in a second
+	P50         *float64 `json:"p50_ms"`          // half of the requests took at most so long
+	P95         *float64 `json:"p95_ms"`          // 95 of 100 requests took at most so long
+	P99         *float64 `json:"p99_ms"`          // 99 of 100 requests took at most so long
+	Connections int64    `json:"connections"`     // connections that are open now
+	Hosts       *hosts   `json:"hosts,omitempty"` // the members of the cluster, as a caller sees them
+	// Circuit is the worst state of its circuits.
 	Circuit         string   `json:"circuit,omitempty"`
-	EventsPerSecond *float64 `json:"events_per_second"`
-	Dropped         *int64   `json:"dropped"`
+	EventsPerSecond *float64 `json:"events_per_second"` // events of its own proxies in a second
+	Dropped         *int64   `json:"dropped"`           // events that its own proxies lost since they started
 
-	worst string
-	used  bool
+	// circuits says how many of how many circuits are in the worst state.
+	circuits string
+	used     bool
 }
 
 // hosts are the members of a cluster, as the caller that has most of them sees it.
 type hosts struct {
-	Total   int64 `json:"total"`
-	Healthy int64 `json:"healthy"`
+	Total   int64 `json:"total"`   // all of them
+	Healthy int64 `json:"healthy"` // those that get requests
 }
 
 // tally collects what several proxies say of one name.
@@ -168,7 +170,7 @@ func (t *tally) row(name string) statRow {
 		}
 	}
 	r.P50, r.P95, r.P99 = quantile(t.delta.steps, 0.5), quantile(t.delta.steps, 0.95), quantile(t.delta.steps, 0.99)
-	r.Circuit, r.worst = worstCircuit(t.circuits)
+	r.circuits, r.Circuit = worstCircuit(t.circuits)
 	if t.tap {
 		r.EventsPerSecond, r.Dropped = &t.produced, &t.dropped
 	}

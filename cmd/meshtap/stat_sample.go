@@ -74,16 +74,16 @@ type circuitsJSON struct {
 
 // circuitJSON is one circuit.
 type circuitJSON struct {
-	Proxy     string    `json:"proxy,omitempty"`
-	Cluster   string    `json:"cluster"`
-	Host      string    `json:"host,omitempty"`
-	State     string    `json:"state"`
-	Reason    string    `json:"reason,omitempty"`
-	Since     time.Time `json:"since,omitzero"`
-	NextProbe time.Time `json:"next_probe,omitzero"`
-	Requests  uint32    `json:"requests"`
-	Failures  uint32    `json:"failures"`
-	Slow      uint32    `json:"slow"`
+	Proxy     string    `json:"proxy,omitempty"`     // the proxy that has it
+	Cluster   string    `json:"cluster"`             // the cluster that it is in front of
+	Host      string    `json:"host,omitempty"`      // the host that it is in front of, where it is not the whole cluster
+	State     string    `json:"state"`               // closed, open or half_open
+	Reason    string    `json:"reason,omitempty"`    // why it came into this state
+	Since     time.Time `json:"since,omitzero"`      // when it came into this state
+	NextProbe time.Time `json:"next_probe,omitzero"` // when an open circuit lets a request through to try
+	Requests  uint32    `json:"requests"`            // requests that its window holds
+	Failures  uint32    `json:"failures"`            // those of them that failed
+	Slow      uint32    `json:"slow"`                // those of them that were slow
 }
 
 // sampleProxy asks one proxy for its numbers.

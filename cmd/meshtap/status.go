@@ -37,31 +37,34 @@ func newStatus() *cobra.Command {
 
 // xdsJSON is the answer of /xds.
 type xdsJSON struct {
-	ControlPlane string        `json:"control_plane,omitempty"`
-	Connected    bool          `json:"connected"`
-	Since        time.Time     `json:"since,omitzero"`
-	Types        []xdsTypeJSON `json:"types"`
+	ControlPlane string        `json:"control_plane,omitempty"` // what the control plane calls itself, or its address
+	Connected    bool          `json:"connected"`               // whether the stream to it is up
+	Since        time.Time     `json:"since,omitzero"`          // since when it is up, or down
+	Types        []xdsTypeJSON `json:"types"`                   // each type of resource that the proxy knows
 }
 
 // xdsTypeJSON is how one type of resource stands.
 type xdsTypeJSON struct {
-	Type      string    `json:"type"`
-	State     string    `json:"state"`
-	Version   string    `json:"version"`
-	Updated   time.Time `json:"updated,omitzero"`
-	Resources int       `json:"resources"`
-	Rejected  []struct {
-		Name   string `json:"name,omitempty"`
-		Reason string `json:"reason"`
-	} `json:"rejected,omitempty"`
-	Warming []string `json:"warming,omitempty"`
+	Type      string          `json:"type"`               // listener, route_configuration, cluster, endpoints, secret and others
+	State     string          `json:"state"`              // synced, rejected, warming or never
+	Version   string          `json:"version"`            // the version that is in force
+	Updated   time.Time       `json:"updated,omitzero"`   // when it came into force
+	Resources int             `json:"resources"`          // how many resources are in force
+	Rejected  []rejectionJSON `json:"rejected,omitempty"` // what was refused of the last response
+	Warming   []string        `json:"warming,omitempty"`  // what was accepted and waits, and for what
+}
+
+// rejectionJSON is a resource that was refused.
+type rejectionJSON struct {
+	Name   string `json:"name,omitempty"` // the resource
+	Reason string `json:"reason"`         // what is wrong with it, and what is allowed
 }
 
 // proxyStatus is one proxy.
 type proxyStatus struct {
-	Name    string `json:"name"`
-	State   string `json:"state"`
-	Version string `json:"version"`
+	Name    string `json:"name"`    // what the context calls it, or its node.id
+	State   string `json:"state"`   // LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING, as in /server_info
+	Version string `json:"version"` // its release
 	xdsJSON
 	// Notes say what is not as it should be.
 	Notes []string `json:"notes"`
@@ -126,7 +129,7 @@ func versionNumber(line string) string {
 }
 
 // dynamic reports whether there is a control plane at all.
-func (p *proxyStatus) dynamic() bool { return p.ControlPlane != "" || !p.Since.IsZero() }
+func (p *proxyStatus) dynamic() bool { return p.ControlPlane != "" }
 
 // notes say what is not as it should be, the gravest first.
 func (p *proxyStatus) notes(now time.Time) []string {

@@ -43,7 +43,7 @@ func newTap() *cobra.Command {
 	f.Targets.AddBus(cmd)
 	f.Output.Add(cmd, cli.Table, cli.Wide, cli.Compact, cli.JSON, cli.JSONL)
 	cmd.Flags().IntVarP(&f.count, "count", "n", 0, "`number`: end after so many events")
-	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "go on; with -f=false show what the proxies remember")
+	cmd.Flags().BoolVarP(&f.follow, "follow", "f", true, "go on; -f=false: what the proxies remember")
 	cmd.RunE = verb(f.run)
 	return cmd
 }

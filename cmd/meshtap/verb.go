@@ -38,6 +38,9 @@ func verb(run func(context.Context, *cobra.Command, []string) error) func(*cobra
 	}
 }
 
+// help is what a command does that only has commands below it.
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
 // noArgs refuses arguments.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -127,7 +128,7 @@ func (a *App) clusters() iter.Seq[*admin.Cluster] {
 	return func(yield func(*admin.Cluster) bool) {
 		for _, c := range a.server.Clusters() {
 			out := &admin.Cluster{
-				Name: c.Config.Name, StatName: c.Config.StatName, AddedViaAPI: !c.Config.Static,
+				Name: c.Config.Name, StatName: cmp.Or(c.Config.StatName, c.Config.Name), AddedViaAPI: !c.Config.Static,
 				Limits: c.Config.Limits, Outlier: c.Config.Outlier != nil,
 			}
 			for _, h := range c.Hosts() {
@@ -145,7 +146,7 @@ func hostView(h *upstream.Host) admin.Host {
 	return admin.Host{
 		Address: v.Address, Hostname: v.Endpoint.Hostname,
 		RqTotal: uint64(v.Total), RqSuccess: uint64(v.Success), RqError: uint64(v.Errors),
-		CxActive: int64(v.Connections), RqActive: v.Active,
+		CxTotal: uint64(v.Tried), CxConnectFail: uint64(v.Missed), CxActive: int64(v.Connections), RqActive: v.Active,
 		Discovered: v.Endpoint.Health, FailedCheck: v.FailedCheck || v.PendingCheck, Ejected: v.Ejected,
 		Weight: v.Endpoint.Weight, Priority: v.Group.Priority, Locality: v.Group.Locality, Canary: v.Endpoint.Canary,
 	}
@@ -229,7 +230,7 @@ func (a *App) drainListeners(o admin.DrainOptions) error {
 	if o.InboundOnly {
 		scope = listener.InboundOnly
 	}
-	if o.Graceful {
+	if o.Graceful || o.SkipExit {
 		a.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), a.opt.DrainTime)
 			defer cancel()

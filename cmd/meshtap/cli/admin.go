@@ -120,6 +120,8 @@ func (a *Admin) refused(status int, why, path string) error {
 	case http.StatusNotFound:
 		return &Error{Exit: ExitFailure, Msg: fmt.Sprintf("%s has no %s", a.Label(), name),
 			Hint: "it is not a Meshtap proxy, or one without this part; see its /help"}
+	case http.StatusBadRequest:
+		return Errorf(ExitUsage, "%s: %s", a.Label(), why)
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		return &Error{Exit: ExitUnreachable, Msg: fmt.Sprintf("%s is busy: %s", a.Label(), why), Hint: "try again"}
 	}

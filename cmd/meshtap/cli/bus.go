@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -76,7 +77,7 @@ type Bus struct {
 // OpenBus connects to the bus and finds the stream. Close it.
 func OpenBus(ctx context.Context, c BusConfig) (*Bus, error) {
 	opts := []nats.Option{
-		nats.Name("meshtap cli"), nats.Timeout(dialTime), nats.MaxReconnects(-1),
+		nats.Name("meshtap cli"), nats.Timeout(dialTime), nats.MaxReconnects(-1), nats.SetCustomDialer(dialer(ctx)),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the reader gets them as well
 	}
 	login, err := c.login()
@@ -84,6 +85,10 @@ func OpenBus(ctx context.Context, c BusConfig) (*Bus, error) {
 		return nil, err
 	}
 	conn, err := nats.Connect(c.URL, append(opts, login...)...)
+	if ctx.Err() != nil {
+		conn.Close()
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -99,6 +104,24 @@ func OpenBus(ctx context.Context, c BusConfig) (*Bus, error) {
 	conn.Close()
 	return nil, c.failed(ctx, err)
 }
+
+// dialer returns what connects to a server, and whose connections end with ctx also while the server says nothing.
+func dialer(ctx context.Context) nats.CustomDialer {
+	return dialFunc(func(network, address string) (net.Conn, error) {
+		d := net.Dialer{Timeout: dialTime}
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		context.AfterFunc(ctx, func() { conn.Close() })
+		return conn, nil
+	})
+}
+
+type dialFunc func(network, address string) (net.Conn, error)
+
+// Dial implements nats.CustomDialer.
+func (f dialFunc) Dial(network, address string) (net.Conn, error) { return f(network, address) }
 
 func (c *BusConfig) login() ([]nats.Option, error) {
 	switch {
@@ -118,6 +141,7 @@ func (c *BusConfig) login() ([]nats.Option, error) {
 
 func (c *BusConfig) unreachable(err error) error {
 	e := Errorf(ExitUnreachable, "the event bus at %s cannot be reached: %v", where(c.URL), err)
+	e.Hint = "is the server running, and is this its address?"
 	if errors.Is(err, nats.ErrAuthorization) {
 		e.Hint = "give the token with --bus-token-file, or credentials with --bus-credentials"
 	}
@@ -136,6 +160,8 @@ func (c *BusConfig) failed(ctx context.Context, err error) error {
 		return Errorf(ExitFailure, "the server at %s has no JetStream, and so no stored events", where(c.URL))
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
 		return Errorf(ExitUnreachable, "the bus at %s did not answer in %v", where(c.URL), dialTime)
+	case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected):
+		return Errorf(ExitUnreachable, "the bus at %s does not answer any more", where(c.URL))
 	}
 	return Errorf(ExitFailure, "the bus at %s: %v", where(c.URL), err)
 }

@@ -64,6 +64,8 @@ func AppendJSON(dst, text []byte) []byte {
 		switch {
 		case r == '\n' || r == '\t':
 			dst = append(dst, byte(r))
+		case r == '\r': // it is between tokens; in a string it would be escaped
+			dst = append(dst, ' ')
 		case !unclean(r):
 			dst = utf8.AppendRune(dst, r)
 		case r > 0xffff:

@@ -3,6 +3,10 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,17 +24,32 @@ func FromEnv(cmd *cobra.Command, lookup func(string) (string, bool)) error {
 	var err error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		v, ok := lookup(EnvName(f.Name))
-		_, never := f.Annotations[noEnvFlag]
-		if f.Changed || !ok || v == "" || err != nil || never || f.Name == "help" {
+		if f.Changed || !ok || v == "" || err != nil || !HasEnv(f) {
 			return
 		}
 		if e := cmd.Flags().Set(f.Name, v); e != nil {
-			err = Usage("", "%s: %v", EnvName(f.Name), e)
+			err = Usage("", "%s: %s", EnvName(f.Name), WrongValue(e))
 			return
 		}
-		f.Annotations = withEnv(f.Annotations)
+		f.Annotations = with(f.Annotations, envFlag)
 	})
 	return err
+}
+
+// WrongValue says why a flag's value was refused, "" where err is about something else.
+func WrongValue(err error) string {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return ""
+	}
+	var number *strconv.NumError
+	switch {
+	case !errors.As(err, &number):
+		return wrong.Unwrap().Error()
+	case number.Func == "ParseBool":
+		return fmt.Sprintf("%q is neither true nor false", number.Num)
+	}
+	return fmt.Sprintf("%q is no number that is possible here", number.Num)
 }
 
 // NoEnv marks flags that only mean something on a command line.
@@ -39,14 +58,19 @@ func NoEnv(cmd *cobra.Command, names ...string) { mark(cmd, noEnvFlag, names) }
 // noEnvFlag marks a flag that has no variable.
 const noEnvFlag = "meshtap_no_env"
 
+// HasEnv reports whether a flag has a variable.
+func HasEnv(f *pflag.Flag) bool {
+	_, never := f.Annotations[noEnvFlag]
+	return !never && f.Name != "help"
+}
+
 // envFlag marks a flag whose value came from the environment.
 const envFlag = "meshtap_env"
 
-func withEnv(a map[string][]string) map[string][]string {
-	out := map[string][]string{envFlag: nil}
-	for k, v := range a {
-		out[k] = v
-	}
+// with returns a flag's marks and one more.
+func with(marks map[string][]string, mark string) map[string][]string {
+	out := map[string][]string{mark: nil}
+	maps.Copy(out, marks)
 	return out
 }
 

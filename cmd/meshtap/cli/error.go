@@ -22,10 +22,35 @@ const (
 	ExitInterrupted = 130
 )
 
-// exitNames are the codes as programs read them.
-var exitNames = map[int]string{
-	ExitFailure: "failure", ExitUsage: "usage", ExitConfig: "config_invalid", ExitUnreachable: "not_reachable",
-	ExitProblems: "problems_found", ExitPartial: "partial_result", ExitTimeout: "timeout", ExitInterrupted: "interrupted",
+// ExitCode is one of the codes that a verb ends with.
+type ExitCode struct {
+	Code int
+	// Name is the code as programs read it, in errors in JSON; "" for 0, which is no error.
+	Name, Meaning string
+}
+
+// ExitCodes returns all of them.
+func ExitCodes() []ExitCode {
+	return []ExitCode{
+		{0, "", "All went well. Warnings of `config validate` alone are 0, too."},
+		{ExitFailure, "failure", "Something else went wrong; the message says what. The proxy ends with it where it cannot start for another reason than its bootstrap, such as a port in use."},
+		{ExitUsage, "usage", "The command line, a variable or the context file cannot be meant."},
+		{ExitConfig, "config_invalid", "The bootstrap has errors. `serve`, `--mode validate` and `config validate` tell them alike."},
+		{ExitUnreachable, "not_reachable", "No proxy, or no bus, could be reached."},
+		{ExitProblems, "problems_found", "`status`: something is refused, waits, or is not connected. What was found is on standard output."},
+		{ExitPartial, "partial_result", "Some proxies did not answer; what the others said is on standard output."},
+		{ExitTimeout, "timeout", "The time of `--timeout` is over."},
+		{ExitInterrupted, "interrupted", "An interrupt (Ctrl-C) or SIGTERM ended it. The proxy itself ends with 0 after it has drained."},
+	}
+}
+
+func exitName(code int) string {
+	for _, c := range ExitCodes() {
+		if c.Code == code {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // docs is where the codes are explained.
@@ -70,7 +95,7 @@ func Report(w io.Writer, err error, asJSON bool) int {
 			Message string `json:"message"`
 			Hint    string `json:"hint"`
 			Docs    string `json:"docs"`
-		}{exitNames[e.Exit], e.Msg, e.Hint, docs})
+		}{exitName(e.Exit), e.Msg, e.Hint, docs})
 		fmt.Fprintf(w, "%s\n", AppendJSON(nil, b))
 	default:
 		fmt.Fprintf(w, "meshtap: %s\n", Clean(e.Msg))

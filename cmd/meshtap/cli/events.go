@@ -4,10 +4,7 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
-
-	"google.golang.org/protobuf/encoding/protowire"
+	"strings"
 
 	"github.com/meshtap/meshtap/eventtap/event"
 )
@@ -33,67 +30,32 @@ func DecodeLine(line []byte) (Event, error) {
 	return e, e.DecodeJSON(line)
 }
 
-// maxBatch bounds the events of one message.
-const maxBatch = 4096
-
-var errBatch = errors.New("event: not a batch of events")
-
-// Decode calls each for the events of a message, one or a batch, in JSON or protobuf. An event that cannot be read is
-// passed to bad, and those behind it are read on where that is possible. The events borrow the message's bytes.
+// Decode calls each for the events of a message, one or a batch, in JSON or protobuf. What cannot be read is passed to bad,
+// and the events behind it are read on. The events borrow the message's bytes.
 func Decode(m *Message, each func(Event), bad func(error)) {
-	one := func(e Event, err error) {
-		if err != nil {
+	parts, err := event.Split(m.mediaType(), m.Data)
+	if err != nil {
+		bad(err)
+		return
+	}
+	for _, b := range parts {
+		e := Event{Event: new(event.Event)}
+		if bytes.HasPrefix(b, []byte("{")) {
+			e.Raw = b
+		}
+		if err := e.Decode(b); err != nil {
 			bad(err)
-			return
+			continue
 		}
 		each(e)
 	}
-	switch m.mediaType() {
-	case event.TypeJSON:
-		one(DecodeLine(m.Data))
-	case event.TypeProto:
-		e := Event{Event: new(event.Event)}
-		one(e, e.DecodeProto(m.Data))
-	case event.TypeJSONBatch:
-		var list []json.RawMessage
-		if err := json.Unmarshal(m.Data, &list); err != nil || len(list) > maxBatch {
-			bad(errBatch)
-			return
-		}
-		for _, raw := range list {
-			one(DecodeLine(raw))
-		}
-	default:
-		decodeProtoBatch(m.Data, one)
-	}
 }
 
-// decodeProtoBatch reads an io.cloudevents.v1.CloudEventBatch: its field 1 is the events.
-func decodeProtoBatch(b []byte, one func(Event, error)) {
-	for n := 0; len(b) > 0; n++ {
-		num, typ, tag := protowire.ConsumeTag(b)
-		if n == maxBatch || tag < 0 || num != 1 || typ != protowire.BytesType {
-			one(Event{}, errBatch)
-			return
-		}
-		body, size := protowire.ConsumeBytes(b[tag:])
-		if size < 0 {
-			one(Event{}, errBatch)
-			return
-		}
-		e := Event{Event: new(event.Event)}
-		one(e, e.DecodeProto(body))
-		b = b[tag+size:]
-	}
-}
-
-// mediaType is that of the label, or, without one, of what the bytes look like.
+// mediaType is that of the label, or, without one that is about events, of what the bytes look like.
 func (m *Message) mediaType() string {
-	switch m.Type {
-	case event.TypeJSON, event.TypeProto, event.TypeJSONBatch, event.TypeProtoBatch:
-		return m.Type
-	}
 	switch {
+	case strings.HasPrefix(m.Type, "application/cloudevents"):
+		return m.Type
 	case bytes.HasPrefix(m.Data, []byte("{")):
 		return event.TypeJSON
 	case bytes.HasPrefix(m.Data, []byte("[")):

@@ -19,6 +19,12 @@ const (
 	restFlag   = "meshtap_rest"
 )
 
+// IsCommon reports whether a flag is shared by many verbs.
+func IsCommon(f *pflag.Flag) bool {
+	_, ok := f.Annotations[commonFlag]
+	return ok
+}
+
 // Common marks flags of a verb as shared by many.
 func Common(cmd *cobra.Command, names ...string) { mark(cmd, commonFlag, names) }
 
@@ -28,7 +34,7 @@ func Rest(cmd *cobra.Command, names ...string) { mark(cmd, restFlag, names) }
 func mark(cmd *cobra.Command, as string, names []string) {
 	for _, n := range names {
 		f := cmd.Flags().Lookup(n)
-		f.Annotations = map[string][]string{as: nil}
+		f.Annotations = with(f.Annotations, as)
 	}
 }
 
@@ -61,11 +67,7 @@ func help(w io.Writer, cmd *cobra.Command) {
 }
 
 func usageLine(cmd *cobra.Command) string {
-	line := cmd.UseLine()
-	if cmd.HasAvailableSubCommands() && !cmd.Runnable() {
-		line = cmd.CommandPath() + " COMMAND"
-	}
-	return strings.TrimSuffix(line, " [flags]")
+	return strings.TrimSuffix(cmd.UseLine(), " [flags]")
 }
 
 // flags prints a verb's own flags one by one, and the names of the others.
@@ -74,11 +76,10 @@ func flags(w io.Writer, cmd *cobra.Command) {
 	var own [][2]string
 	var common, rest []string
 	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		_, isCommon := f.Annotations[commonFlag]
 		_, isRest := f.Annotations[restFlag]
 		switch {
 		case f.Hidden || f.Name == "help" || f.Name == "version":
-		case isCommon:
+		case IsCommon(f):
 			common = append(common, "--"+f.Name)
 		case isRest:
 			rest = append(rest, "--"+f.Name)
@@ -100,11 +101,17 @@ func flags(w io.Writer, cmd *cobra.Command) {
 	names(w, "also (meshtap help common):", common)
 }
 
-func flagLine(f *pflag.Flag) [2]string {
+// FlagUsage returns what a flag takes, "" where that is nothing, and what it does.
+func FlagUsage(f *pflag.Flag) (takes, does string) {
 	kind, text := pflag.UnquoteUsage(f)
 	if name, rest, ok := strings.Cut(f.Usage, "`: "); ok && strings.HasPrefix(name, "`") { // the value's name is no word of the text
 		kind, text = name[1:], rest
 	}
+	return kind, text
+}
+
+func flagLine(f *pflag.Flag) [2]string {
+	kind, text := FlagUsage(f)
 	left := "    --" + f.Name
 	if f.Shorthand != "" {
 		left = "-" + f.Shorthand + ", --" + f.Name

@@ -2,7 +2,10 @@
 
 package cli
 
-import "unicode/utf8"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // Stream is a table whose rows are printed as they come: its columns have fixed widths, which a row that is too long
 // exceeds in a pipe; on a terminal it is cut, and wide terminals give the flexible columns more.
@@ -34,16 +37,22 @@ func NewStream(s *Screen, cols []Column, widths []int) *Stream {
 	return t
 }
 
-// Row prints a row, the first one below the names of the columns.
-func (t *Stream) Row(cells ...Cell) {
-	if !t.begun && t.s.Headers {
-		head := make([]Cell, len(t.cols))
-		for i, c := range t.cols {
-			head[i] = Cell{c.Name, Strong}
-		}
-		t.row(head)
+// Head prints the names of the columns, once.
+func (t *Stream) Head() {
+	if t.begun || !t.s.Headers {
+		return
 	}
 	t.begun = true
+	head := make([]Cell, len(t.cols))
+	for i, c := range t.cols {
+		head[i] = Cell{c.Name, Strong}
+	}
+	t.row(head)
+}
+
+// Row prints a row, the first one below the names of the columns.
+func (t *Stream) Row(cells ...Cell) {
+	t.Head()
 	for i := range cells {
 		cells[i].Text = Clean(cells[i].Text)
 	}
@@ -63,19 +72,15 @@ func (t *Stream) row(cells []Cell) {
 	for len(cells) > 1 && cells[len(cells)-1].Text == "" {
 		cells = cells[:len(cells)-1]
 	}
-	t.s.row(t.cols, widths, cells)
+	t.s.row(t.cols, widths, gap, cells)
 }
 
-// Below prints a line that belongs to the row before it, indented by n columns.
-func (t *Stream) Below(n int, parts ...Cell) {
-	const spaces = "                              "
-	used := n
-	for i := range parts {
-		parts[i].Text = Clean(parts[i].Text)
-		if t.s.Width > 0 {
-			parts[i].Text = Cut(parts[i].Text, max(t.s.Width-used, 0))
-		}
-		used += utf8.RuneCountInString(parts[i].Text)
+// Below prints a line that belongs to the row before it, indented by n columns. Of its parts only the text is cut.
+func (t *Stream) Below(n int, head string, text Cell, tail string) {
+	line := strings.Repeat(" ", n) + head
+	text.Text = Clean(text.Text)
+	if t.s.Width > 0 {
+		text.Text = Cut(text.Text, max(t.s.Width-utf8.RuneCountInString(line)-utf8.RuneCountInString(tail), 0))
 	}
-	t.s.Line(append([]Cell{T(spaces[:min(n, len(spaces))])}, parts...)...)
+	t.s.Line(T(line), text, Cell{tail, text.Style})
 }

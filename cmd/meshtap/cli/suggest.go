@@ -26,7 +26,7 @@ func DidYouMean(word string, known []string) string {
 // distance is the number of bytes to change, add, take away or swap (optimal string alignment).
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
-		return 64
+		return max(len(a), len(b)) // no command, flag or name is so long
 	}
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

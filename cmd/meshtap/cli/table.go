@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -46,8 +47,11 @@ func (g *Grid) Row(cells ...Cell) {
 	g.rows = append(g.rows, row)
 }
 
-// gap is between two columns.
-const gap = "  "
+// gap is between two columns, narrowGap where a terminal has no room for it.
+const (
+	gap       = "  "
+	narrowGap = " "
+)
 
 // Print prints the table.
 func (g *Grid) Print(s *Screen) {
@@ -60,25 +64,29 @@ func (g *Grid) Print(s *Screen) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].Text))
 		}
 	}
-	g.squeeze(widths, s.Width)
+	between, full := gap, slices.Clone(widths)
+	if !g.squeeze(widths, s.Width, between) {
+		between, widths = narrowGap, full
+		g.squeeze(widths, s.Width, between)
+	}
 	if s.Headers {
 		head := make([]Cell, len(g.cols))
 		for i, c := range g.cols {
 			head[i] = Cell{c.Name, Strong}
 		}
-		s.row(g.cols, widths, head)
+		s.row(g.cols, widths, between, head)
 	}
 	for _, row := range g.rows {
-		s.row(g.cols, widths, row)
+		s.row(g.cols, widths, between, row)
 	}
 }
 
-// squeeze takes from the widest flexible column until the line fits.
-func (g *Grid) squeeze(widths []int, limit int) {
+// squeeze takes from the widest flexible column until the line fits, and reports whether it does.
+func (g *Grid) squeeze(widths []int, limit int, between string) bool {
 	if limit == 0 {
-		return
+		return true
 	}
-	total := len(gap) * (len(widths) - 1)
+	total := len(between) * (len(widths) - 1)
 	for _, w := range widths {
 		total += w
 	}
@@ -90,14 +98,15 @@ func (g *Grid) squeeze(widths []int, limit int) {
 			}
 		}
 		if widest < 0 {
-			return
+			return false
 		}
 		widths[widest]--
 	}
+	return true
 }
 
 // row prints the cells of one line, cut and padded. The last one is not padded.
-func (s *Screen) row(cols []Column, widths []int, cells []Cell) {
+func (s *Screen) row(cols []Column, widths []int, between string, cells []Cell) {
 	for i, c := range cells {
 		text := c.Text
 		if s.Width > 0 {
@@ -105,7 +114,7 @@ func (s *Screen) row(cols []Column, widths []int, cells []Cell) {
 		}
 		pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(text), 0))
 		if i > 0 {
-			s.w.WriteString(gap)
+			s.w.WriteString(between)
 		}
 		switch {
 		case cols[i].Right:

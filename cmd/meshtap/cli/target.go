@@ -126,7 +126,7 @@ func Named(all []Proxy, names []string) ([]Proxy, error) {
 	var out []Proxy
 	var known []string
 	for _, p := range all {
-		known = append(known, p.Name)
+		known = append(known, p.Label())
 	}
 	for _, n := range names {
 		found := false
@@ -168,12 +168,13 @@ func (t *Targets) Bus() (BusConfig, error) {
 // WantsBus reports whether live events are to come from the bus: it was asked for, and no proxy was, or the context has
 // nothing else.
 func (t *Targets) WantsBus() (bool, error) {
+	environment := !t.given("context", false)
 	switch {
 	case t.given("admin", false):
 		return false, nil
-	case t.given("bus", true):
+	case t.given("bus", environment):
 		return true, nil
-	case t.given("admin", true):
+	case t.given("admin", environment):
 		return false, nil
 	}
 	c, err := t.load()
