@@ -80,6 +80,16 @@ func TestEvents(t *testing.T) {
 					t.Fatalf("%q, %v; want %q", got, err, tc.want)
 				}
 			}
+			// An empty line asks whether the reader is there. To a reader of server-sent events it is a comment.
+			alive := "\n"
+			if tc.contentType == "text/event-stream" {
+				alive = ":\n\n"
+			}
+			fol.events <- "\n"
+			got := make([]byte, len(alive))
+			if _, err := io.ReadFull(r, got); err != nil || string(got) != alive {
+				t.Errorf("%q, %v; want %q", got, err, alive)
+			}
 			s.Close() // ends the stream
 			if err := <-fol.ended; err != context.Canceled {
 				t.Errorf("the stream ended with %v", err)

@@ -92,7 +92,11 @@ type records struct {
 
 func (r *records) Write(p []byte) (int, error) {
 	line := bytes.TrimRight(p, "\n")
-	r.out.w.WriteString(r.prefix)
+	prefix := r.prefix
+	if len(line) == 0 && prefix != "" {
+		prefix = ":" // a comment: an empty line asks whether the reader is there, and is no event
+	}
+	r.out.w.WriteString(prefix)
 	for part := range bytes.SplitSeq(line, []byte("\n")) { // a line break would end the record
 		if _, err := r.out.Write(part); err != nil {
 			return 0, err
