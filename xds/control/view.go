@@ -199,6 +199,8 @@ func (v *view) confirmed(ctx context.Context, target *Resources, want map[string
 	for {
 		missing, rejected := v.missing(want)
 		switch {
+		case v.latest() != target: // asked after the answers, so that none lets an old target go on
+			return false
 		case rejected != "":
 			v.stop(rejected)
 			v.log.Warn("the rollout stops: the proxy rejects a step", zap.String("reason", rejected))
@@ -213,10 +215,6 @@ func (v *view) confirmed(ctx context.Context, target *Resources, want map[string
 			v.log.Warn("the rollout goes on without the proxy's answer", zap.String("missing", missing), zap.Duration("waited", v.patience))
 			return true
 		case <-v.look:
-			if v.latest() != target {
-				v.signal() // for run
-				return false
-			}
 		}
 	}
 }
