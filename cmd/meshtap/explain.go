@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 // explanation is what there is to say about a word that Meshtap shows.
@@ -54,7 +55,7 @@ func explain(cmd *cobra.Command, out *cli.Output, words []string) error {
 		e, ok := lookUp(w)
 		if !ok {
 			hint := "meshtap explain lists the words that are known"
-			if near := cli.Suggest(w, explainable()); near != "" {
+			if near := nearest.Name(w, explainable()); near != "" {
 				hint = "did you mean " + near + "?"
 			}
 			return cli.Usage(hint, "nothing is known about %q", w)

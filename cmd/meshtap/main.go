@@ -19,6 +19,7 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/version"
 )
 
@@ -127,7 +128,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if s := cli.Suggest(unknown.GetSpecifiedName(), names); s != "" {
+		if s := nearest.Name(unknown.GetSpecifiedName(), names); s != "" {
 			hint = "did you mean --" + s + "?"
 		}
 	}

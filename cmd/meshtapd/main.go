@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/xds/control"
 )
@@ -104,7 +105,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	if errors.As(err, &unknown) {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		if s := cli.Suggest("--"+unknown.GetSpecifiedName(), names); s != "" {
+		if s := nearest.Name("--"+unknown.GetSpecifiedName(), names); s != "" {
 			hint = "did you mean " + s + "?"
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
@@ -151,7 +152,7 @@ func (l *loader) streamCluster(s *resource.Scope, path, name string) {
 	if name == "" {
 		return // the generated rules said so
 	}
-	if near := nearest(name, names); near != "" {
+	if near := nearest.Name(name, names); near != "" {
 		l.doc.hints[path] = fmt.Sprintf("did you mean %q?", near)
 	}
 	have := "there are none"

@@ -15,6 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 // valueError says what a value must be. The message begins with a verb: the field's name stands before it.
@@ -114,7 +116,7 @@ func enumValue(n *yaml.Node, d protoreflect.EnumDescriptor) (any, *valueError) {
 		names = append(names, string(v.Name()))
 	}
 	e := mustBe("one of %s, not %q", strings.Join(names, ", "), n.Value)
-	if near := nearest(n.Value, names); near != "" {
+	if near := nearest.Name(n.Value, names); near != "" {
 		e.hint = fmt.Sprintf("did you mean %s?", near)
 	}
 	return nil, e

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -93,7 +94,7 @@ func (l *loader) references(clusters map[string]bool) {
 			p := l.where(lp, name, ".cluster", ".name")
 			msg := fmt.Sprintf("there is no cluster %q, and none can come: there is no cds_config", name)
 			hint := ""
-			if near := nearest(name, slices.Sorted(maps.Keys(clusters))); near != "" {
+			if near := nearest.Name(name, slices.Sorted(maps.Keys(clusters))); near != "" {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
 			if unchecked || !strings.Contains(p, "virtual_hosts") {

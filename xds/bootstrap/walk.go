@@ -10,6 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 // walker turns a tree of nodes into the JSON form of a message, and remembers where each field stands. What is wrong is
@@ -231,8 +233,8 @@ func fieldHint(name string, d protoreflect.MessageDescriptor) string {
 	for i := range d.Fields().Len() {
 		names = append(names, string(d.Fields().Get(i).Name()))
 	}
-	near, score := nearestOf(snake(name), names)
-	if score >= farScore {
+	near, score := nearest.Scored(snake(name), names)
+	if score >= nearest.Partly {
 		for i := range d.Fields().Len() {
 			fd := d.Fields().Get(i)
 			if fd.Message() != nil && !isWellKnown(fd.Message()) && !fd.IsMap() && field(fd.Message(), name) != nil {

@@ -12,6 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 const (
@@ -175,7 +177,7 @@ func structOf(name string, value any) any {
 func (w *walker) hintType(path, name string) {
 	// Long names with a common beginning are near by that alone, so few letters may differ.
 	const few = 4
-	if near := nearest(name, typeNames()); near != "" && edits(name, near) <= few {
+	if near := nearest.Name(name, typeNames()); near != "" && nearest.Edits(name, near) <= few {
 		w.hints[path] = fmt.Sprintf("did you mean %q?", typePrefix+near)
 	}
 }

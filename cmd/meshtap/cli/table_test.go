@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 // screen returns a screen of so many columns, 0 for a pipe, and what is printed there.
@@ -81,30 +83,11 @@ func TestSuggest(t *testing.T) {
 	for word, want := range map[string]string{
 		"tpa": "tap", "TAP": "tap", "sttaus": "status", "statz": "stat", "event": "events", "conifg": "config", "weather": "", "": "", "x": "",
 	} {
-		if got := Suggest(word, known); got != want {
+		if got := nearest.Name(word, known); got != want {
 			t.Errorf("%q: %q, want %q", word, got, want)
 		}
 	}
 	if got := DidYouMean("weather", known); got != "known are tap, status, stat, events, config" {
 		t.Error(got)
 	}
-	if got := Suggest(strings.Repeat("a", 1000), []string{strings.Repeat("a", 999)}); got != "" {
-		t.Errorf("of a thousand letters: %q", got)
-	}
-}
-
-// FuzzDistance: equal words, and only they, are at no distance; it is the same from both sides, and never more than the
-// longer word has bytes.
-func FuzzDistance(f *testing.F) {
-	f.Add("status", "sttaus")
-	f.Add("", "x")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if len(a) > 64 || len(b) > 64 {
-			t.Skip()
-		}
-		d := distance(a, b)
-		if (d == 0) != (a == b) || d != distance(b, a) || d > max(len(a), len(b)) || d < max(len(a), len(b))-min(len(a), len(b)) {
-			t.Errorf("%q and %q: %d", a, b, d)
-		}
-	})
 }

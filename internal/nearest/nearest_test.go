@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bootstrap
+package nearest
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
-func TestNearest(t *testing.T) {
+func TestName(t *testing.T) {
 	t.Parallel()
 	names := []string{
 		"address", "port_value", "named_port", "protocol", "connect_timeout", "load_assignment", "lb_policy", "id",
-		"cluster", "clusters", "RING_HASH", "ROUND_ROBIN",
+		"cluster", "clusters", "RING_HASH", "ROUND_ROBIN", strings.Repeat("a", 999),
 	}
 	for word, want := range map[string]string{
 		"adress":           "address",
@@ -25,8 +28,11 @@ func TestNearest(t *testing.T) {
 		"xyz":              "",
 		"":                 "",
 		"value":            "port_value",
+		"x":                "",
+
+		strings.Repeat("a", 1000): "",
 	} {
-		if got := nearest(word, names); got != want {
+		if got := Name(word, names); got != want {
 			t.Errorf("%q: got %q, want %q", word, got, want)
 		}
 	}
@@ -47,32 +53,27 @@ func TestEdits(t *testing.T) {
 		{"abc", "xyz", 3},
 		{"kitten", "sitting", 3},
 	} {
-		if got := edits(c.a, c.b); got != c.want {
+		if got := Edits(c.a, c.b); got != c.want {
 			t.Errorf("%q, %q: got %d, want %d", c.a, c.b, got, c.want)
 		}
-		if got := edits(c.b, c.a); got != c.want {
+		if got := Edits(c.b, c.a); got != c.want {
 			t.Errorf("%q, %q: got %d, want %d", c.b, c.a, got, c.want)
 		}
 	}
 }
 
-func TestPaths(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct{ path, parent, last, label string }{
-		{"", "", "", "the configuration"},
-		{"a", "", "a", "a"},
-		{"a.b[0].c", "a.b[0]", "c", "b[0].c"},
-		{`a.m["x.y"].c`, `a.m["x.y"]`, "c", `m["x.y"].c`},
-		{`a.m["x\".y"]`, "a", `m["x\".y"]`, `a.m["x\".y"]`},
-	} {
-		if got := parent(c.path); got != c.parent {
-			t.Errorf("%s: parent %q, want %q", c.path, got, c.parent)
+// FuzzEdits: equal words, and only they, are at no distance; it is the same from both sides, and never more than the longer
+// word has bytes.
+func FuzzEdits(f *testing.F) {
+	f.Add("status", "sttaus")
+	f.Add("", "x")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if len(a) > longest || len(b) > longest {
+			t.Skip()
 		}
-		if got := last(c.path); got != c.last {
-			t.Errorf("%s: last %q, want %q", c.path, got, c.last)
+		d := Edits(a, b)
+		if (d == 0) != (a == b) || d != Edits(b, a) || d > max(len(a), len(b)) || d < max(len(a), len(b))-min(len(a), len(b)) {
+			t.Errorf("%q and %q: %d", a, b, d)
 		}
-		if got := label(c.path); got != c.label {
-			t.Errorf("%s: label %q, want %q", c.path, got, c.label)
-		}
-	}
+	})
 }
