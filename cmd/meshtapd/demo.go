@@ -99,8 +99,8 @@ func (d *demoRun) prepare() (err error) {
 	if d.meshtap, err = demo.FindMeshtap(d.meshtapd); err != nil {
 		return &cli.Error{Exit: cli.ExitFailure, Msg: err.Error(), Hint: "make build makes both binaries"}
 	}
-	if d.context, err = demo.ContextPath(os.Getenv); err != nil {
-		return err
+	if d.context = cli.ContextPath(os.Getenv); d.context == "" {
+		return &cli.Error{Exit: cli.ExitFailure, Msg: "there is no home for the context file", Hint: "set MESHTAP_CONTEXT to a file"}
 	}
 	if pid := demo.Running(d.context); pid != 0 {
 		return &cli.Error{Exit: cli.ExitFailure, Msg: fmt.Sprintf("a demo runs already, as process %d", pid),
@@ -173,7 +173,7 @@ func (d *demoRun) live(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := d.contextFile().Write(d.context); err != nil {
+	if err := demo.WriteContext(d.contextFile(), d.context); err != nil {
 		return fmt.Errorf("the context file: %w", err)
 	}
 	defer func() {
@@ -202,11 +202,11 @@ func cause(ctx context.Context) error {
 	return nil
 }
 
-func (d *demoRun) contextFile() *demo.Context {
-	return &demo.Context{
+func (d *demoRun) contextFile() *cli.Context {
+	return &cli.Context{
 		Name: "demo", PID: os.Getpid(), Proxies: d.world.Proxies(),
-		Bus:     demo.ContextBus{URL: d.bus.URL(), Token: d.bus.Token(), Stream: bus.Stream, Subject: bus.Subject},
-		Control: demo.ContextControl{Admin: d.in("control.sock")}, Faults: d.in("faults.sock"),
+		Bus:     &cli.ContextBus{URL: d.bus.URL(), Token: d.bus.Token(), Stream: bus.Stream, Subject: bus.Subject},
+		Control: cli.ContextControl{Admin: d.in("control.sock")}, Faults: d.in("faults.sock"),
 	}
 }
 

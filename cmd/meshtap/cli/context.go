@@ -21,6 +21,8 @@ type Context struct {
 	PID     int         `json:"pid"`
 	Proxies []Proxy     `json:"proxies"`
 	Bus     *ContextBus `json:"bus"`
+	// Control is the control plane.
+	Control ContextControl `json:"control"`
 	// Faults is the socket where faults are switched, "" where there is none.
 	Faults string `json:"faults"`
 }
@@ -41,19 +43,28 @@ type ContextBus struct {
 	Subject string `json:"subject"`
 }
 
+// ContextControl is where a control plane of a Context answers about its proxies: an administration address, "" where
+// there is none.
+type ContextControl struct {
+	Admin string `json:"admin"`
+}
+
 // maxContext bounds a context file, in bytes.
 const maxContext = 1 << 20
 
-// contextPath returns where the context is if nobody says otherwise, "" where there is no home.
-func contextPath() string {
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+// ContextPath returns where the context is: $MESHTAP_CONTEXT, or below the user's state directory. It is "" where there is
+// no home.
+func ContextPath(getenv func(string) string) string {
+	if path := getenv("MESHTAP_CONTEXT"); path != "" {
+		return path
+	}
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "meshtap", "context.json")
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return ""
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "meshtap", "context.json")
 	}
-	return filepath.Join(home, ".local", "state", "meshtap", "context.json")
+	return ""
 }
 
 // errStale says that a context's process has ended.

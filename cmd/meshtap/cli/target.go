@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,7 +68,7 @@ func (t *Targets) load() (*Context, error) {
 	}
 	path := t.file
 	if path == "" {
-		path = contextPath()
+		path = ContextPath(os.Getenv)
 	}
 	c, err := readContext(path)
 	var stale *errStale

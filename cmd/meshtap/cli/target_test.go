@@ -137,3 +137,21 @@ func TestReadContext(t *testing.T) {
 		}
 	}
 }
+
+func TestContextPath(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		env  map[string]string
+		want string
+	}{
+		"named":                  {map[string]string{"MESHTAP_CONTEXT": "x.json", "HOME": "/h", "XDG_STATE_HOME": "/s"}, "x.json"},
+		"state":                  {map[string]string{"HOME": "/h", "XDG_STATE_HOME": "/s"}, "/s/meshtap/context.json"},
+		"home":                   {map[string]string{"HOME": "/h"}, "/h/.local/state/meshtap/context.json"},
+		"state that is no place": {map[string]string{"HOME": "/h", "XDG_STATE_HOME": "s"}, "/h/.local/state/meshtap/context.json"},
+		"nowhere":                {nil, ""},
+	} {
+		if got := ContextPath(func(k string) string { return tc.env[k] }); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}

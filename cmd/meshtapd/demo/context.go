@@ -8,58 +8,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 )
 
-// Context is the file in which the demo tells `meshtap` where everything is.
-type Context struct {
-	Name    string         `json:"name"`
-	PID     int            `json:"pid"`
-	Proxies []ContextProxy `json:"proxies"`
-	Bus     ContextBus     `json:"bus"`
-	Control ContextControl `json:"control"`
-	// Faults is the socket where faults are switched.
-	Faults string `json:"faults"`
-}
-
-// ContextProxy is a sidecar and its administration socket.
-type ContextProxy struct {
-	Name    string `json:"name"`
-	Service string `json:"service"`
-	Admin   string `json:"admin"`
-}
-
-// ContextBus is where the events are.
-type ContextBus struct {
-	URL     string `json:"url"`
-	Token   string `json:"token"`
-	Stream  string `json:"stream"`
-	Subject string `json:"subject"`
-}
-
-// ContextControl is the control plane's administration socket.
-type ContextControl struct {
-	Admin string `json:"admin"`
-}
-
-// ContextPath is where the file is: $MESHTAP_CONTEXT, or below the user's state directory.
-func ContextPath(getenv func(string) string) (string, error) {
-	if path := getenv("MESHTAP_CONTEXT"); path != "" {
-		return path, nil
-	}
-	dir := getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(dir) {
-		home := getenv("HOME")
-		if !filepath.IsAbs(home) {
-			return "", errors.New("there is no home for the context file; set MESHTAP_CONTEXT")
-		}
-		dir = filepath.Join(home, ".local", "state")
-	}
-	return filepath.Join(dir, "meshtap", "context.json"), nil
-}
-
-// Write puts the context at path, for its owner's eyes only: it holds the bus's token. A reader sees the file whole, or
-// the one before.
-func (c *Context) Write(path string) error {
+// WriteContext puts c at path, for its owner's eyes only: it holds the bus's token. A reader sees the file whole, or the
+// one before.
+func WriteContext(c *cli.Context, path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -93,7 +48,7 @@ func RemoveContext(path string, pid int) error {
 	if err != nil {
 		return err
 	}
-	var c Context
+	var c cli.Context
 	if json.Unmarshal(b, &c) != nil || c.PID != pid {
 		return nil // somebody else's
 	}
@@ -104,7 +59,7 @@ func RemoveContext(path string, pid int) error {
 // at its socket: its number alone may be that of another by now.
 func Running(path string) int {
 	b, err := os.ReadFile(path)
-	var c Context
+	var c cli.Context
 	if err != nil || json.Unmarshal(b, &c) != nil {
 		return 0
 	}

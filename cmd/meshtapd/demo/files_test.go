@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/xds/control"
 )
 
@@ -80,25 +81,6 @@ func TestFreePorts(t *testing.T) {
 	}
 }
 
-func TestContextPath(t *testing.T) {
-	t.Parallel()
-	for name, tc := range map[string]struct {
-		env  map[string]string
-		want string
-	}{
-		"named":                  {map[string]string{"MESHTAP_CONTEXT": "x.json", "HOME": "/h", "XDG_STATE_HOME": "/s"}, "x.json"},
-		"state":                  {map[string]string{"HOME": "/h", "XDG_STATE_HOME": "/s"}, "/s/meshtap/context.json"},
-		"home":                   {map[string]string{"HOME": "/h"}, "/h/.local/state/meshtap/context.json"},
-		"state that is no place": {map[string]string{"HOME": "/h", "XDG_STATE_HOME": "s"}, "/h/.local/state/meshtap/context.json"},
-		"nowhere":                {nil, ""},
-	} {
-		got, err := ContextPath(func(k string) string { return tc.env[k] })
-		if got != tc.want || (err != nil) != (tc.want == "") {
-			t.Errorf("%s: %q, %v, want %q", name, got, err, tc.want)
-		}
-	}
-}
-
 func TestContext(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b", "context.json")
@@ -114,11 +96,11 @@ func TestContext(t *testing.T) {
 	if err := RemoveContext(path, 1); err != nil {
 		t.Error(err)
 	}
-	c := &Context{
-		Name: "demo", PID: os.Getpid(), Proxies: []ContextProxy{{"web-1", "web", "/w.sock"}},
-		Bus: ContextBus{"nats://127.0.0.1:1", "t", "MESHTAP", "meshtap.events.>"}, Control: ContextControl{"/c.sock"}, Faults: socket,
+	c := &cli.Context{
+		Name: "demo", PID: os.Getpid(), Proxies: []cli.Proxy{{Name: "web-1", Service: "web", Admin: "/w.sock"}},
+		Bus: &cli.ContextBus{URL: "nats://127.0.0.1:1", Token: "t", Stream: "MESHTAP", Subject: "meshtap.events.>"}, Control: cli.ContextControl{Admin: "/c.sock"}, Faults: socket,
 	}
-	if err := c.Write(path); err != nil {
+	if err := WriteContext(c, path); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]os.FileMode{path: 0o600, filepath.Dir(path): 0o700 | os.ModeDir} {
@@ -126,7 +108,6 @@ func TestContext(t *testing.T) {
 			t.Errorf("%s: %v, %v", file, info.Mode(), err)
 		}
 	}
-	// What `meshtap` reads: cmd/meshtap/cli/context.go.
 	var got map[string]any
 	text, err := os.ReadFile(path)
 	if err == nil {

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 )
 
 // Config is what a World needs of its surroundings.
@@ -132,9 +134,9 @@ func (w *World) Load(ctx context.Context, rate int) Load {
 func (w *World) URL() string { return "http://" + w.services[0].inbound.String() + "/orders/1" }
 
 // Proxies returns the sidecars.
-func (w *World) Proxies() (out []ContextProxy) {
+func (w *World) Proxies() (out []cli.Proxy) {
 	for _, s := range w.services {
-		out = append(out, ContextProxy{Name: s.proxy, Service: s.name, Admin: s.admin()})
+		out = append(out, cli.Proxy{Name: s.proxy, Service: s.name, Admin: s.admin()})
 	}
 	return out
 }
