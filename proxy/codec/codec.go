@@ -94,6 +94,12 @@ func (r *Response) Reset() {
 	*r = Response{Header: h}
 }
 
+// Bodiless reports whether an answer with this status has no body whatever its head says of a length, to a request with
+// this method (RFC 9112 section 6.3).
+func Bodiless(method []byte, status int) bool {
+	return string(method) == "HEAD" || status == 204 || status == 304
+}
+
 // Body is the bytes of a message that are still to come. It is read by one goroutine.
 type Body interface {
 	// Buffered returns the next bytes that are already here, without waiting: an empty piece where there are none. end

@@ -170,14 +170,14 @@ func (d *conn) serve(w *socket.Worker, st *stream) (keep bool) {
 
 // refuse answers a head that cannot be served, and ends the connection.
 func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int, details string) (open bool) {
+	x := &st.x
+	st.h1.Refuse(&d.h1, &x.Request)
 	previous := st.open(w, d)
 	defer func() {
 		w.SetDeadline(0)
 		w.Own(previous)
 	}()
-	x := &st.x
 	x.After(exchange.MaxDeadline, refusalTimeout)
-	st.h1.Refuse(&d.h1, &x.Request)
 	x.Stream.CloseAfter()
 	o := &x.Outcome
 	o.Failure, o.Side = f.Kind, f.Side
@@ -200,7 +200,8 @@ func (d *conn) leave() (open bool) {
 		d.c.Reset()
 		return false
 	}
-	if !follows || delay <= 0 || d.c.HungUp() || d.c.CloseWrite() != nil {
+	// Also where the client has ended its side: bytes of before that may still be unread.
+	if !follows || delay <= 0 || d.c.CloseWrite() != nil {
 		return false
 	}
 	d.lingering, d.left = true, lingerBytes

@@ -192,5 +192,5 @@ type stream struct {
 	d        *conn
 	live     Live
 	stopped  int  // the filter that stopped the request
-	switched bool // it became a tunnel
+	upgraded bool // it asks for a switch of protocols that is allowed
 }

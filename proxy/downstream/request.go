@@ -6,10 +6,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
-	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
 )
@@ -26,11 +26,12 @@ func (st *stream) admit() bool {
 		return false
 	}
 	stripHost(q, cfg, st.d.info.DirectLocal.Port())
-	st.origin()
+	x.Outcome.Authority = q.Authority
+	enters := st.origin()
 	if cfg.Via != "" {
 		q.Header.AddString("via", cfg.Via)
 	}
-	st.requestID()
+	st.requestID(enters)
 	return true
 }
 
@@ -123,29 +124,38 @@ const (
 	hdrClientCert     = "x-forwarded-client-cert"
 )
 
-var trustedOnly = [...]string{
-	hdrInternal, "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-envoy-retry-on",
-	"x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-upstream-alt-stat-name", "x-envoy-upstream-rq-timeout-ms",
-	"x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-upstream-rq-timeout-alt-response", "x-envoy-expected-rq-timeout-ms",
-	"x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-original-url", "x-envoy-hedge-on-per-try-timeout",
-	"x-envoy-retriable-status-codes", "x-envoy-retriable-header-names", "x-envoy-decorator-operation", "x-envoy-original-path",
-	"x-envoy-original-host", "x-envoy-is-timeout-retry", "x-envoy-attempt-count",
-}
+// The first group is believed only of internal requests, the second wherever the request does not enter here.
+var (
+	internalOnly = [...]string{
+		hdrInternal, "x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries", "x-envoy-upstream-alt-stat-name",
+		"x-envoy-upstream-rq-timeout-ms", "x-envoy-upstream-rq-per-try-timeout-ms", "x-envoy-upstream-rq-timeout-alt-response",
+		"x-envoy-expected-rq-timeout-ms", "x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-original-url",
+		"x-envoy-hedge-on-per-try-timeout", "x-envoy-retriable-status-codes", "x-envoy-retriable-header-names",
+		"x-envoy-upstream-stream-duration-ms",
+	}
+	insideOnly = [...]string{
+		"x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-envoy-decorator-operation",
+		"x-envoy-original-path", "x-envoy-original-host", "x-envoy-is-timeout-retry", "x-envoy-attempt-count",
+	}
+)
 
 // origin settles who the client is, and tells the next hop. With use_remote_address this proxy is where requests enter:
-// what they say of their way so far is believed only as far as trusted hops added it.
-func (st *stream) origin() {
+// what they say of their way so far is believed only as far as trusted hops added it. An internal request is one whose
+// only known client has an address that the configuration calls internal; it does not enter here, though it may come here
+// first. enters says whether it does.
+func (st *stream) origin() (enters bool) {
 	x, cfg, info := &st.x, st.d.m.cfg, st.d.info
 	l := &x.Request.Header
 	const scheme = "http" // no TLS is terminated here yet
 	// What a client says of its certificate is worth nothing on a connection that had none (Envoy removes it too).
 	l.Remove(hdrClientCert)
-	if cfg.UseRemoteAddress {
-		st.edge(x, l)
-	} else if xff := l.Joined(hdrForwardedFor); len(xff) > 0 {
-		if a, ok := hop(xff, cfg.XFFTrustedHops); ok {
-			x.Outcome.Remote = netip.AddrPortFrom(a, 0)
-		}
+	client, sole := st.client(l)
+	internal := sole && isInternal(cfg.InternalAddresses, client)
+	enters = cfg.UseRemoteAddress && !internal
+	st.sanitize(l, internal, enters)
+	if enters && client.IsValid() {
+		var buf [64]byte
+		l.Set(hdrExternal, client.AppendTo(buf[:0]))
 	}
 	if cfg.UseRemoteAddress && cfg.XFFTrustedHops == 0 {
 		l.SetString(hdrForwardedProto, scheme)
@@ -160,19 +170,29 @@ func (st *stream) origin() {
 		var buf [8]byte
 		l.Add(hdrForwardedPort, appendUint(buf[:0], uint64(info.Local.Port())))
 	}
+	return enters
 }
 
-// edge takes the client's address from the connection, or from what trusted hops wrote behind it.
-func (st *stream) edge(x *exchange.Exchange, l *header.List) {
-	cfg, info := x.Manager, st.d.info
-	client, trusted := info.Remote.Addr(), true
+// client takes the client's address from the connection, or from what trusted hops wrote behind it; the zero address where
+// that is not told. sole says that nobody before it is named.
+func (st *stream) client(l *header.List) (client netip.Addr, sole bool) {
+	x, cfg, info := &st.x, st.d.m.cfg, st.d.info
 	xff := l.Joined(hdrForwardedFor)
+	if !cfg.UseRemoteAddress {
+		client, ok := hop(xff, cfg.XFFTrustedHops)
+		if ok {
+			x.Outcome.Remote = netip.AddrPortFrom(client, 0)
+		}
+		return client, ok && cfg.XFFTrustedHops == 0 && bytes.IndexByte(xff, ',') < 0
+	}
+	client = info.Remote.Addr()
 	if n := cfg.XFFTrustedHops; n > 0 {
-		if client, trusted = hop(xff, n-1); !trusted {
-			client = info.Remote.Addr()
+		if a, ok := hop(xff, n-1); ok {
+			client = a
 		}
 	}
 	x.Outcome.Remote = netip.AddrPortFrom(client, info.Remote.Port())
+	sole = len(xff) == 0
 	if !cfg.SkipXFFAppend && info.Remote.IsValid() {
 		buf := make([]byte, 0, 128)
 		if len(xff) > 0 {
@@ -180,18 +200,45 @@ func (st *stream) edge(x *exchange.Exchange, l *header.List) {
 		}
 		l.Set(hdrForwardedFor, info.Remote.Addr().AppendTo(buf))
 	}
-	for _, name := range trustedOnly {
-		l.Remove(name)
+	return client, sole
+}
+
+func isInternal(ranges []netip.Prefix, a netip.Addr) bool {
+	return a.IsValid() && slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+}
+
+// sanitize removes what the client may not say (Envoy, "HTTP header sanitizing").
+func (st *stream) sanitize(l *header.List, internal, enters bool) {
+	if internal {
+		l.SetString(hdrInternal, "true")
+		return
 	}
-	if x.Table != nil {
-		for _, name := range x.Table.InternalOnlyHeaders {
+	if t := st.x.Table; t != nil {
+		for _, name := range t.InternalOnlyHeaders {
 			l.Remove(name)
 		}
 	}
-	if client.IsValid() {
-		var buf [64]byte
-		l.Set(hdrExternal, client.AppendTo(buf[:0]))
+	if !anyEnvoy(l) {
+		return
 	}
+	for _, name := range internalOnly {
+		l.Remove(name)
+	}
+	if enters {
+		for _, name := range insideOnly {
+			l.Remove(name)
+		}
+	}
+}
+
+// anyEnvoy spares most requests the search for each of the names.
+func anyEnvoy(l *header.List) (found bool) {
+	const prefix = "x-envoy-"
+	l.All(func(name, _ []byte) bool {
+		found = len(name) > len(prefix) && header.EqualFold(name[:len(prefix)], prefix)
+		return !found
+	})
+	return found
 }
 
 // hop returns the address that stands n places before the last in a list.
@@ -204,7 +251,7 @@ func hop(list []byte, n int) (netip.Addr, bool) {
 		list = list[:i]
 	}
 	last := bytes.TrimSpace(list[bytes.LastIndexByte(list, ',')+1:])
-	if len(last) > 64 {
+	if len(last) == 0 || len(last) > 64 {
 		return netip.Addr{}, false
 	}
 	a, err := netip.ParseAddr(string(last))
@@ -212,12 +259,11 @@ func hop(list []byte, n int) (netip.Addr, bool) {
 }
 
 // requestID gives the request an id that is its own on its whole way.
-func (st *stream) requestID() {
+func (st *stream) requestID(enters bool) {
 	x, cfg := &st.x, st.d.m.cfg
 	l := &x.Request.Header
 	id := l.GetID(header.RequestID)
-	enters := cfg.UseRemoteAddress && !cfg.KeepExternalID
-	if cfg.GenerateRequestID && (len(id) == 0 || enters) {
+	if cfg.GenerateRequestID && (len(id) == 0 || enters && !cfg.KeepExternalID) {
 		var buf [36]byte
 		appendUUID(&buf, x.Random(), x.Random())
 		l.RemoveID(header.RequestID)

@@ -15,7 +15,7 @@ import (
 // open makes the stream the worker's, and fills in what is known before the request is looked at.
 func (st *stream) open(w *socket.Worker, d *conn) (previous socket.Owner) {
 	m, info, x := d.m, d.info, &st.x
-	st.d, st.stopped, st.switched = d, len(m.filters), false
+	st.d, st.stopped, st.upgraded = d, len(m.filters), false
 	x.Stream, x.Client, x.Downstream, x.Manager, x.Info = &st.h1, d.c, st, m.cfg, info
 	st.live = m.state()
 	o := &x.Outcome
@@ -101,6 +101,10 @@ func (st *stream) upgrade() bool {
 		}
 	}
 	if allowed {
+		// Counted here, as in Envoy, whatever the upstream says to it.
+		st.upgraded = true
+		st.d.m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesTotal)
+		st.d.m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesActive)
 		return true
 	}
 	if known {
@@ -147,12 +151,6 @@ func (st *stream) BeforeAnswer(x *exchange.Exchange) {
 		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxDrainClose)
 		x.Stream.CloseAfter()
 	}
-	if r.Switched {
-		st.switched = true
-		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesTotal)
-		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxUpgradesActive)
-		return
-	}
 	l := &r.Header
 	switch m.cfg.ServerHeader {
 	case mesh.ServerOverwrite:
@@ -182,14 +180,19 @@ func (st *stream) close() (keep bool) {
 	m := d.m
 	o := &x.Outcome
 	o.Duration = mono.Now() - x.Start
-	o.AnswerHeaderBytes = int64(x.Response.Header.Size())
+	if x.Stream.Started() {
+		o.AnswerHeaderBytes = int64(x.Response.Header.Size())
+	}
 	keep = st.h1.Finish()
 	d.mayFollow = !st.h1.Last() || !st.h1.BodyEnded()
 	d.reset = st.h1.MustReset()
-	d.inFlight = o.Failure != mesh.NoFailure && x.Stream.Started() && !keep || o.Failure == mesh.DownstreamClosed
 	d.byClient = o.Failure == mesh.DownstreamClosed
+	d.inFlight = st.h1.Broken() || d.byClient
 	shard := x.Worker.Shard
-	if st.switched {
+	if st.h1.Broken() && !d.byClient {
+		m.numbers.Inc(shard, metrics.DownstreamRqTxReset)
+	}
+	if st.upgraded {
 		m.numbers.Dec(shard, metrics.DownstreamCxUpgradesActive)
 	}
 	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)

@@ -292,7 +292,9 @@ func (x *Exchange) Pause(d time.Duration) error {
 func (x *Exchange) Send(first bytebuf.Piece, end bool) error {
 	x.Downstream.BeforeAnswer(x)
 	x.Outcome.Status = x.Response.Status
-	x.Outcome.BytesSent += int64(first.Len())
+	if !codec.Bodiless(x.Request.Method, x.Response.Status) {
+		x.Outcome.BytesSent += int64(first.Len())
+	}
 	return x.Stream.Head(x.Worker, &x.Response, first, end)
 }
 

@@ -137,16 +137,17 @@ var bodies = map[mesh.FailureKind]string{
 
 // fallBack lets the route's fallback answer a failure, once. It reports whether it took over: with another cluster to try
 // (c.cluster), or with an answer that is out (c.cluster is nil then).
-func (c *Call) fallBack(kind mesh.FailureKind) bool {
+func (c *Call) fallBack(f *mesh.Failure) bool {
 	x := c.x
 	fb := x.Match.Route.Fallback
-	if fb == nil || c.fellBack || fb.On&reasonFor(kind) == 0 || x.Stream.Started() || !c.body.replayable() {
+	if fb == nil || c.fellBack || fb.On&reasonFor(f.Kind) == 0 || x.Stream.Started() || !c.body.replayable() {
 		return false
 	}
 	c.fellBack = true
 	if fb.Response != nil {
 		x.Outcome.Fallback = true
-		x.Outcome.Failure, x.Outcome.Flags = kind, x.Outcome.Flags|kind.Info().Flag
+		x.Outcome.Failure, x.Outcome.Side = f.Kind, f.Side
+		x.Outcome.Flags |= f.Kind.Info().Flag
 		c.cluster = nil
 		c.static(fb.Response, fb.Headers, "fallback")
 		return true
@@ -183,7 +184,7 @@ type heads struct{ x *exchange.Exchange }
 
 // Matches implements circuit.Answer.
 func (h heads) Matches(m *mesh.HeaderMatch) bool {
-	return route.MatchHeaderValue(m, h.x.Response.Header.Joined(m.Name)) == route.Yes
+	return route.MatchFields(m, &h.x.Response.Header) == route.Yes
 }
 
 // startTryTimers begins the deadlines of one attempt.

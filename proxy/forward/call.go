@@ -24,6 +24,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/pool"
+	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/upstream"
 )
 
@@ -72,6 +73,7 @@ type Call struct {
 	fresh  bool
 
 	fellBack bool
+	grpc     bool // the request is gRPC
 	scratch  []byte
 }
 
@@ -80,18 +82,18 @@ func (r *Router) Serve(c *Call, x *exchange.Exchange, clusters Clusters) {
 	c.begin(r, x, clusters)
 	defer c.end()
 	r.numbers.Inc(x.Worker.Shard, metrics.RqTotal)
-	route := x.Match.Route
+	matched := x.Match.Route
 	switch {
 	case x.Match.RequireTLS:
 		c.requireTLS()
-	case route == nil:
+	case matched == nil:
 		c.fail(&mesh.Failure{Kind: mesh.NoRoute, Side: mesh.SideInternal})
-	case route.Redirect != nil:
-		c.redirect(route.Redirect)
-	case route.Direct != nil:
-		c.direct(route.Direct)
+	case matched.Redirect != nil:
+		c.redirect(matched.Redirect)
+	case matched.Direct != nil:
+		c.direct(matched.Direct)
 	default:
-		c.forward(route.Forward)
+		c.forward(matched.Forward)
 	}
 }
 
@@ -142,6 +144,7 @@ func (c *Call) forward(a *mesh.RouteAction) {
 	if c.policy != nil && c.policy.SkipPreviousHosts {
 		c.choice.Avoid = max(c.policy.HostSelectionTries, 1)
 	}
+	c.grpc = route.IsGRPC(&x.Request)
 	c.body.replay = c.policy != nil || x.Match.Route.Fallback != nil
 	x.WatchClient()
 	for {
@@ -152,7 +155,7 @@ func (c *Call) forward(a *mesh.RouteAction) {
 		case fail == nil:
 			c.relay()
 			return
-		case !c.fallBack(fail.Kind):
+		case !c.fallBack(fail):
 			c.fail(fail)
 			return
 		case c.cluster == nil:
@@ -181,7 +184,7 @@ func (c *Call) use(name string) {
 	if c.cluster == nil {
 		return
 	}
-	c.x.Outcome.Cluster = c.cluster.Config.Name
+	c.x.Outcome.Cluster, c.x.Outcome.ClusterStat = c.cluster.Config.Name, c.cluster.Config.StatName
 	c.x.Cluster = c.cluster.Stats
 	c.choice.Destination = netip.AddrPort{}
 	if c.x.Info.Redirected {
@@ -305,7 +308,24 @@ func (c *Call) answered() {
 	x.Outcome.UpstreamTook = x.Outcome.UpstreamFirst - c.begun
 	c.facts.Status, c.facts.Sent = x.Response.Status, true
 	c.facts.Answer = heads{x}
+	if c.grpc {
+		c.facts.GRPC, c.facts.IsGRPC = grpcStatus(x.Response.Header.Get("grpc-status"))
+	}
 	c.ticket.Answered(x.Response.Status)
+}
+
+// grpcStatus reads a grpc-status; ok is false where there is none that can be read.
+func grpcStatus(v []byte) (code uint32, ok bool) {
+	if len(v) == 0 || len(v) > 3 {
+		return 0, false
+	}
+	for _, d := range v {
+		if d-'0' > 9 {
+			return 0, false
+		}
+		code = code*10 + uint32(d-'0')
+	}
+	return code, true
 }
 
 // failed ends an attempt that gave no answer.
@@ -341,7 +361,7 @@ func (c *Call) account() {
 // answer came; what is returned is the failure that there is without another.
 func (c *Call) decide(fail *mesh.Failure) (again bool, end *mesh.Failure) {
 	x := c.x
-	c.facts.Committed = x.Stream.Started()
+	c.facts.Committed, c.facts.Replayable = x.Stream.Started(), c.body.replayable()
 	if fail != nil && fail.Side == mesh.SideDownstream {
 		return false, fail
 	}
@@ -361,8 +381,8 @@ func (c *Call) decide(fail *mesh.Failure) (again bool, end *mesh.Failure) {
 	if !d.Retry {
 		return false, fail
 	}
-	if fail == nil {
-		c.discard()
+	if fail == nil && !c.discard() {
+		return false, nil
 	}
 	c.note()
 	if err := x.Pause(d.Wait); err != nil {
@@ -377,10 +397,15 @@ func (c *Call) note() {
 	c.x.AddTry(mesh.Try{Upstream: o.Upstream, Failure: c.facts.Failure.Kind, Status: c.facts.Status, Took: c.x.Since() - c.begun})
 }
 
-// discard ends an attempt whose answer is not passed on.
-func (c *Call) discard() {
+// discard ends an attempt whose answer is not passed on. It reports false, and leaves the answer to be passed on after
+// all, where the body's sending had just come so far that it cannot begin again.
+func (c *Call) discard() bool {
 	c.up.stop()
 	c.x.Settle()
+	if !c.body.replayable() {
+		c.plan.Close()
+		return false
+	}
 	c.stopTryTimers()
 	c.account()
 	if _, end, err := c.stream.Body().Buffered(); end && err == nil {
@@ -391,4 +416,5 @@ func (c *Call) discard() {
 	c.stream = nil
 	c.ticket.Done(&c.facts, c.x.Random())
 	c.x.Response.Reset()
+	return true
 }

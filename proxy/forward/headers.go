@@ -33,6 +33,7 @@ const (
 	hdrExpected    = "x-envoy-expected-rq-timeout-ms"
 	hdrAttempts    = "x-envoy-attempt-count"
 	hdrOriginal    = "x-envoy-original-path"
+	hdrOriginHost  = "x-envoy-original-host"
 	hdrServiceTime = "x-envoy-upstream-service-time"
 	hdrOverloaded  = "x-envoy-overloaded"
 	hdrFwdHost     = "x-forwarded-host"
@@ -103,6 +104,9 @@ func (c *Call) takeHeaders(policy *mesh.RetryPolicy) *mesh.RetryPolicy {
 }
 
 func millis(s string) (time.Duration, bool) {
+	if s == "" {
+		return 0, false // the error would cost an allocation for each request
+	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	return time.Duration(n) * time.Millisecond, err == nil
 }
@@ -135,6 +139,9 @@ func (c *Call) rewriteHost(hostname string) {
 	if by == route.HostByRoute && c.action.AppendXForwardedHost && len(q.Authority) > 0 && !again {
 		appendValue(&q.Header, hdrFwdHost, q.Authority)
 	}
+	if !again && !c.r.opts.SuppressEnvoyHeaders && len(q.Authority) > 0 {
+		q.Header.Set(hdrOriginHost, q.Authority)
+	}
 	q.SetAuthority(host)
 }
 
@@ -143,10 +150,7 @@ func (c *Call) rewriteHost(hostname string) {
 func (c *Call) requestHeaders() {
 	x := c.x
 	l := &x.Request.Header
-	if t := cmp.Or(c.timeouts.try, c.timeouts.request); !c.r.opts.SuppressEnvoyHeaders && t > 0 {
-		c.scratch = strconv.AppendInt(c.scratch[:0], t.Milliseconds(), 10)
-		l.Set(hdrExpected, c.scratch)
-	}
+	c.expect(0)
 	c.eachOps(func(ops *mesh.HeaderOps) {
 		for _, name := range ops.RequestRemove {
 			l.Remove(name)
@@ -155,9 +159,25 @@ func (c *Call) requestHeaders() {
 	})
 }
 
+// expect tells the upstream how long its answer is waited for, when so much of the request's time is over.
+func (c *Call) expect(over time.Duration) {
+	t := cmp.Or(c.timeouts.try, c.timeouts.request)
+	if c.r.opts.SuppressEnvoyHeaders || t <= 0 {
+		return
+	}
+	if c.timeouts.request > 0 {
+		t = max(min(t, c.timeouts.request-over), time.Millisecond)
+	}
+	c.scratch = strconv.AppendInt(c.scratch[:0], t.Milliseconds(), 10)
+	c.x.Request.Header.Set(hdrExpected, c.scratch)
+}
+
 // perAttempt makes the changes that depend on the attempt.
 func (c *Call) perAttempt() {
 	x := c.x
+	if x.Outcome.Attempts > 1 {
+		c.expect(time.Duration(x.Since()))
+	}
 	if c.action.HostRewrite.Kind == mesh.HostAuto {
 		if name := c.host.Endpoint().Hostname; name != "" {
 			c.rewriteHost(name)
@@ -248,10 +268,7 @@ func appendValue(l *header.List, name string, value []byte) {
 func (c *Call) decorate() {
 	x := c.x
 	l := &x.Response.Header
-	if x.Response.Switched {
-		return
-	}
-	if !x.IsLocal && !c.r.opts.SuppressEnvoyHeaders {
+	if !x.IsLocal && !x.Response.Switched && !c.r.opts.SuppressEnvoyHeaders {
 		c.scratch = strconv.AppendInt(c.scratch[:0], x.Outcome.UpstreamTook/int64(time.Millisecond), 10)
 		l.Set(hdrServiceTime, c.scratch)
 	}

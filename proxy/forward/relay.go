@@ -132,7 +132,8 @@ func (c *Call) openTunnel() {
 
 // startTunnel begins to send what the client says, after it was told of the switch.
 func (c *Call) startTunnel() {
-	c.body.ended, c.body.kept, c.body.lost = false, nil, true
+	c.body.ended, c.body.kept = false, nil
+	c.body.lost.Store(true)
 	c.up.tunnel = true
 	c.up.start(c.x.Worker, c.stream, &c.body, c.x)
 }

@@ -27,8 +27,10 @@ type requestBody struct {
 	// connection's own buffer.
 	kept []byte
 	own  []byte // the memory that kept uses otherwise
-	// ended says that kept is all; lost that something was read which is not kept any more.
-	ended, lost bool
+	// ended says that kept is all; lost that something was read which is not kept any more. The worker that sends the
+	// body sets lost, the exchange's own asks while it does.
+	ended bool
+	lost  atomic.Bool
 	// err is why the body cannot be read, where that shows in what came with the head.
 	err error
 	// replay says that another attempt is possible by the route's policy, idempotent that it is by the method.
@@ -47,7 +49,7 @@ func (b *requestBody) begin(x *exchange.Exchange) {
 
 // whole returns the whole body if it is here. The first call looks; it takes nothing away.
 func (b *requestBody) whole() ([]byte, bool) {
-	if !b.ended && b.kept == nil && !b.lost {
+	if !b.ended && b.kept == nil && !b.lost.Load() {
 		p, end, err := b.src.Buffered()
 		b.size += int64(p.Len())
 		switch {
@@ -60,7 +62,7 @@ func (b *requestBody) whole() ([]byte, bool) {
 			b.kept = b.own
 		}
 	}
-	return b.kept, b.ended && !b.lost
+	return b.kept, b.ended && !b.lost.Load()
 }
 
 // trailers returns the trailer fields that go upstream, once the body was read to its end; nil where there are none.
@@ -72,15 +74,16 @@ func (b *requestBody) trailers() *header.List {
 }
 
 // replayable reports whether the body can be sent from its beginning.
-func (b *requestBody) replayable() bool { return !b.lost }
+func (b *requestBody) replayable() bool { return !b.lost.Load() }
 
 // keep keeps a piece for another attempt, as far as there may be one and it is not too much.
 func (b *requestBody) keep(p []byte) {
 	b.size += int64(len(p))
 	switch {
-	case b.lost:
+	case b.lost.Load():
 	case !b.replay && !b.idempotent, len(b.kept)+len(p) > replayBytes:
-		b.lost, b.kept = true, nil
+		b.lost.Store(true)
+		b.kept = nil
 	default:
 		b.own = append(b.own, p...)
 		b.kept = b.own

@@ -141,21 +141,29 @@ func (l *List) Joined(name string) []byte {
 }
 
 // Add appends a field. name is in lower case and a valid token, value is free of CR, LF and NUL; see ValidValue.
-func (l *List) Add(name string, value []byte) { add(l, name, value) }
+func (l *List) Add(name string, value []byte) {
+	at, v := l.addName(name)
+	l.arena = append(l.arena, value...)
+	l.seal(at, v)
+}
 
 // AddString is Add for a string.
-func (l *List) AddString(name, value string) { add(l, name, value) }
+func (l *List) AddString(name, value string) {
+	at, v := l.addName(name)
+	l.arena = append(l.arena, value...)
+	l.seal(at, v)
+}
 
 // Set removes all fields with this lower-case name and appends one.
 func (l *List) Set(name string, value []byte) {
 	l.Remove(name)
-	add(l, name, value)
+	l.Add(name, value)
 }
 
 // SetString is Set for a string.
 func (l *List) SetString(name, value string) {
 	l.Remove(name)
-	add(l, name, value)
+	l.AddString(name, value)
 }
 
 // Remove removes all fields with this lower-case name and reports whether there was one.
@@ -218,7 +226,11 @@ func (l *List) AppendHTTP1(dst []byte) []byte {
 func (l *List) CopyFrom(src *List) {
 	l.Reset()
 	src.All(func(name, value []byte) bool {
-		add(l, name, value)
+		at := len(l.arena)
+		l.arena = append(append(l.arena, name...), ": "...)
+		v := len(l.arena)
+		l.arena = append(l.arena, value...)
+		l.seal(at, v)
 		return true
 	})
 }
@@ -247,13 +259,18 @@ func (l *List) find(name string, i int) int {
 	return -1
 }
 
-func add[N, V []byte | string](l *List, name N, value V) {
-	at := len(l.arena)
-	l.arena = append(l.arena, name...)
-	nameEnd := len(l.arena)
-	l.arena = append(l.arena, ": "...)
-	l.arena = append(l.arena, value...)
+// addName begins a field; the value follows in the arena, and then seal. This is not one generic function for strings and
+// slices, because what is given to such a function has to be on the heap.
+func (l *List) addName(name string) (at, value int) {
+	at = len(l.arena)
+	l.arena = append(append(l.arena, name...), ": "...)
+	return at, len(l.arena)
+}
+
+// seal ends the field whose name is at the index at, and whose value at the index value.
+func (l *List) seal(at, value int) {
 	end := len(l.arena)
 	l.arena = append(l.arena, "\r\n"...)
-	l.Append(IDOf(l.arena[at:nameEnd]), at, nameEnd, nameEnd+2, end, true)
+	nameEnd := value - len(": ")
+	l.Append(IDOf(l.arena[at:nameEnd]), at, nameEnd, value, end, true)
 }

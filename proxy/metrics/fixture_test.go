@@ -50,6 +50,9 @@ func everything() *stats.Registry {
 	metrics.NewCircuit(reg, "echo")
 	metrics.NewServer(reg, func() time.Duration { return 0 })
 	metrics.NewListenerManager(reg)
+	metrics.NewListenerOwn(reg)
+	metrics.NewFilesystem(reg)
+	metrics.NewAccessLog(reg)
 	metrics.NewClusterManager(reg)
 	for _, code := range []int{200, 302, 404, 502, 503} {
 		h.Begin(0, mesh.HTTP11)

@@ -36,9 +36,9 @@ const (
 	// DownstreamCxDestroyRemote: the client closed a connection. By downstream.
 	DownstreamCxDestroyRemote
 
-	// DownstreamCxUpgradesTotal: a request was upgraded or became a tunnel. By downstream.
+	// DownstreamCxUpgradesTotal: a request asked for an upgrade or a tunnel, and was allowed to. By downstream.
 	DownstreamCxUpgradesTotal
-	// DownstreamCxUpgradesActive is those that are open. By downstream.
+	// DownstreamCxUpgradesActive is those that have not ended. By downstream.
 	DownstreamCxUpgradesActive
 	// DownstreamCxDestroyLocal: we closed a connection. By downstream.
 	DownstreamCxDestroyLocal
@@ -69,7 +69,7 @@ const (
 	DownstreamRqOverloadClose
 	// DownstreamRqRxReset: the client reset a request, or left before its answer was whole. By ObserveHTTP.
 	DownstreamRqRxReset
-	// DownstreamRqTxReset: we reset a request instead of answering it to its end. By downstream.
+	// DownstreamRqTxReset: we broke an answer off that had begun. By downstream.
 	DownstreamRqTxReset
 	// DownstreamRqFailedPathNormalization: a request was refused for its path. By downstream.
 	DownstreamRqFailedPathNormalization

@@ -110,6 +110,33 @@ var listenerManagerSchema = &stats.Schema{
 	},
 }
 
+// The numbers of the set of listeners for which Envoy has no name, meshtap_listener_*. All are moved by listener.
+const (
+	// ListenerLoops: a connection was closed because it went in a circle.
+	ListenerLoops = iota
+	// ListenerAcceptPauses: accepting paused because there were no descriptors or no memory.
+	ListenerAcceptPauses
+	// ListenerPanics: the handler of a connection panicked, which closed the connection.
+	ListenerPanics
+)
+
+var listenerOwnSchema = &stats.Schema{
+	Own: true,
+	Defs: []stats.Def{
+		ListenerLoops:        {Name: "meshtap_listener_loops_total"},
+		ListenerAcceptPauses: {Name: "meshtap_listener_accept_pauses_total"},
+		ListenerPanics:       {Name: "meshtap_listener_panics_total"},
+	},
+}
+
+// ListenerOwn is the numbers of the set of listeners for which Envoy has no name.
+type ListenerOwn struct{ *stats.Group }
+
+// NewListenerOwn returns the numbers of the set of listeners for which Envoy has no name.
+func NewListenerOwn(reg *stats.Registry) *ListenerOwn {
+	return &ListenerOwn{reg.Group(listenerOwnSchema, "")}
+}
+
 // ListenerManager is the numbers of the set of listeners.
 type ListenerManager struct{ *stats.Group }
 

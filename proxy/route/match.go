@@ -70,8 +70,13 @@ func MatchHeader(m *mesh.HeaderMatch, r *codec.Request) Verdict {
 	if v, pseudo := control(r, m.Name); pseudo {
 		return MatchHeaderValue(m, v)
 	}
+	return MatchFields(m, &r.Header)
+}
+
+// MatchFields is MatchHeader for the fields of any message, an answer's for example.
+func MatchFields(m *mesh.HeaderMatch, l *header.List) Verdict {
 	there, best := false, No
-	r.Header.Values(m.Name, func(v []byte) bool {
+	l.Values(m.Name, func(v []byte) bool {
 		there = true
 		if one := matchValue(m, v); one == Yes || best == No {
 			best = one
@@ -165,7 +170,7 @@ func queryParam(query []byte, name string) (value []byte, ok bool) {
 // matchRoute tests all that a route asks of a request. It is the whole meaning of a RouteMatch: an index may only leave
 // out routes for which it is false.
 func matchRoute(m *mesh.RouteMatch, r *codec.Request, path []byte, random uint64) bool {
-	return matchPath(m, r, path) && matchFraction(m.Fraction, random) && (!m.GRPCOnly || isGRPC(r)) &&
+	return matchPath(m, r, path) && matchFraction(m.Fraction, random) && (!m.GRPCOnly || IsGRPC(r)) &&
 		matchHeaders(m.Headers, r) && matchQueries(m.Query, r)
 }
 
@@ -192,7 +197,8 @@ func matchFraction(f *mesh.Fraction, random uint64) bool {
 	return f == nil || random%uint64(f.Denominator) < uint64(f.Numerator)
 }
 
-func isGRPC(r *codec.Request) bool {
+// IsGRPC reports whether a request is one of gRPC, by its content-type.
+func IsGRPC(r *codec.Request) bool {
 	rest, ok := bytes.CutPrefix(r.Header.GetID(header.ContentType), []byte("application/grpc"))
 	return ok && (len(rest) == 0 || rest[0] == '+')
 }

@@ -39,7 +39,7 @@ type Client struct {
 	chunked   bool // the request's body is
 	whole     bool // the request is out whole
 	answered  bool
-	close     bool // the connection ends with this answer
+	close     bool // the answer's head says that the connection ends with it
 	final     bool // the final head is in
 	tried     int  // how much of a head was parsed in vain
 	// before is what had been sent when the exchange began, got what came since.
@@ -262,7 +262,7 @@ func (a *answerBody) Trailers() *header.List { return a.dec.list }
 // Release implements codec.ClientStream. The connection is fit for reuse only where both messages ended, nothing came
 // that nobody asked for, and neither side wants to close.
 func (c *Client) Release() {
-	reuse := c.final && c.dec.ended && c.whole && !c.close && (c.buf == nil || c.buf.Len() == 0)
+	reuse := c.final && c.dec.ended && c.dec.mode != toClose && c.whole && !c.close && (c.buf == nil || c.buf.Len() == 0)
 	c.drop()
 	c.done(c, reuse)
 }

@@ -30,7 +30,7 @@ func appendRequest(dst []byte, q *codec.Request) []byte {
 	case q.Length == codec.Unknown:
 		q.Header.RemoveID(header.ContentLength)
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
-	case q.Length > 0 && !q.Header.HasID(header.ContentLength):
+	case (q.Length > 0 || meansBody(q.Method)) && !q.Header.HasID(header.ContentLength):
 		dst = appendLength(dst, q.Length)
 	}
 	if len(q.Upgrade) > 0 {
@@ -38,6 +38,16 @@ func appendRequest(dst []byte, q *codec.Request) []byte {
 	}
 	dst = q.Header.AppendHTTP1(dst)
 	return append(dst, "\r\n"...)
+}
+
+// meansBody reports whether a method gives a body a meaning, so that the absence of one has to be said (RFC 9110 section
+// 8.6). Envoy takes all other methods for one of these.
+func meansBody(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "DELETE", "TRACE", "CONNECT":
+		return false
+	}
+	return true
 }
 
 // answer is what the server half knows of a response's framing.
@@ -60,9 +70,9 @@ func appendResponse(dst []byte, r *codec.Response, a answer, to mesh.Protocol) [
 	case a.chunked:
 		r.Header.RemoveID(header.ContentLength)
 		dst = append(dst, "transfer-encoding: chunked\r\n"...)
-	case r.Length == codec.Unknown:
-		r.Header.RemoveID(header.ContentLength)
-	case a.bodiless, r.Status < 200, r.Status == 204, r.Header.HasID(header.ContentLength):
+	case r.Length == codec.Unknown, r.Status < 200, r.Status == 204:
+		r.Header.RemoveID(header.ContentLength) // RFC 9110 section 8.6
+	case a.bodiless, r.Header.HasID(header.ContentLength):
 	default:
 		dst = appendLength(dst, r.Length)
 	}

@@ -213,11 +213,11 @@ func parseResponse(b []byte, r *codec.Response, lim *Limits, ask string, switchi
 	if f.body, err = frameResponse(r, &h, ask, switching, minor); err != nil {
 		return 0, f, err
 	}
-	f.close = h.close || minor == '0' && !h.keepAlive || f.body == toClose
+	f.close = h.close || minor == '0' && !h.keepAlive
 	return size, f, nil
 }
 
-// framing is how a message's body ends, and whether the connection does with it.
+// framing is how a message's body ends, and whether its head says that the connection ends with it.
 type framing struct {
 	body  bodyMode
 	close bool
@@ -392,7 +392,7 @@ func validHost(b []byte) bool {
 		return i > 0 && (i+1 == len(b) || b[i+1] == ':' && digits(b[i+2:]))
 	}
 	i := bytes.IndexByte(b, ':')
-	return i != 0 && bytes.IndexAny(b, "[]") < 0 && (i < 0 || digits(b[i+1:]))
+	return i != 0 && !bytes.ContainsAny(b, "[]") && (i < 0 || digits(b[i+1:]))
 }
 
 func digits(b []byte) bool {

@@ -274,9 +274,12 @@ func (st *ServerStream) CloseAfter() { st.close = true }
 // Abort implements codec.ServerStream.
 func (st *ServerStream) Abort() { st.close, st.aborted = true, true }
 
+// Broken reports whether the answer began and was given up before its end.
+func (st *ServerStream) Broken() bool { return st.aborted && st.started && !st.ended }
+
 // MustReset reports whether the connection must be reset for the client to see that the answer broke off: where its end
 // is the connection's, an end in order would look like the answer's own.
-func (st *ServerStream) MustReset() bool { return st.aborted && st.toClose && !st.ended }
+func (st *ServerStream) MustReset() bool { return st.Broken() && st.toClose }
 
 // Inform sends a 1xx answer. An HTTP/1.0 client is not sent any (RFC 9110 section 15.2).
 func (st *ServerStream) Inform(w *socket.Worker, status int, h *header.List) error {
@@ -324,7 +327,7 @@ func (st *ServerStream) frame(r *codec.Response, first int, end bool) {
 	case r.Switched:
 		st.tunnel, st.toClose = true, true
 		st.read(toClose, 0)
-	case string(st.q.Method) == "HEAD", r.Status == 304, r.Status == 204:
+	case codec.Bodiless(st.q.Method, r.Status):
 		st.ans.bodiless = true
 	case r.Length == codec.Unknown && old:
 		st.close, st.toClose = true, true
