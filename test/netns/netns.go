@@ -4,17 +4,20 @@
 // that redirect connections to a proxy. It needs root and the commands ip, iptables and ip6tables; without them it fails
 // the test, since a test of interception that is skipped says nothing.
 //
-// Everything has a random suffix in its name and is taken away when the test ends. Rules are only ever made inside a
+// Everything has the process and a random suffix in its name and is taken away when the test ends; Sweep takes away what a
+// killed test has left. Rules are only ever made inside a
 // namespace of the test; the host's own network is not touched.
 package netns
 
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"testing"
@@ -37,11 +40,36 @@ func New(t testing.TB, label string) *Namespace {
 	if os.Geteuid() != 0 {
 		t.Fatal("netns: these tests make network namespaces and need root")
 	}
-	n := &Namespace{Name: label + "-" + suffix(t), t: t}
+	for cmd, pkg := range map[string]string{"ip": "iproute2", "iptables": "iptables", "ip6tables": "iptables"} {
+		if _, err := exec.LookPath(cmd); err != nil {
+			t.Fatalf("netns: the command %s is missing: install the package %s", cmd, pkg)
+		}
+	}
+	n := &Namespace{Name: fmt.Sprintf("%s-%d-%s", label, os.Getpid(), suffix(t)), t: t}
 	command(t, "ip", "netns", "add", n.Name)
 	t.Cleanup(func() { command(t, "ip", "netns", "del", n.Name) })
 	n.Run("ip", "link", "set", "lo", "up")
 	return n
+}
+
+// named are the names that New gives: label, process and suffix.
+var named = regexp.MustCompile(`^[a-z]+-(\d+)-[0-9a-f]{6}$`)
+
+// Sweep takes away the namespaces of test processes that have ended without doing so, as those that were killed.
+func Sweep() {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // there never was a namespace
+	}
+	for _, e := range entries {
+		m := named.FindStringSubmatch(e.Name())
+		if m == nil {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join("/proc", m[1])); errors.Is(err, os.ErrNotExist) {
+			_ = exec.Command("ip", "netns", "del", e.Name()).Run() // another process may have done it
+		}
+	}
 }
 
 func suffix(t testing.TB) string {

@@ -35,6 +35,7 @@ type toyProxy struct {
 	t    *testing.T
 	ns   *netns.Namespace
 	set  *listener.Set
+	reg  *stats.Registry
 	mark int // of its own connections; 0 for none
 	// guarded tells the guard of its own connections.
 	guarded bool
@@ -49,7 +50,7 @@ type toyProxy struct {
 
 func startProxy(t *testing.T, ns *netns.Namespace) *toyProxy {
 	t.Helper()
-	p := &toyProxy{t: t, ns: ns, told: make(chan struct{}, 1)}
+	p := &toyProxy{t: t, ns: ns, reg: stats.NewRegistry(stats.Options{}), told: make(chan struct{}, 1)}
 	engine, err := socket.NewEngine(socket.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func startProxy(t *testing.T, ns *netns.Namespace) *toyProxy {
 		Build:    p.build,
 		Filters:  registry.Builders(inspect.Rows()),
 		Observer: func(*mesh.Listener) (mesh.Observer, error) { return p, nil },
-		Stats:    stats.NewRegistry(stats.Options{}),
+		Stats:    p.reg,
 		Log:      zap.NewNop(),
 		// The proxy's goroutines run outside of the namespace.
 		LocalAddrs: p.localAddrs,
@@ -130,6 +131,17 @@ func (p *toyProxy) waitOutcome() mesh.Outcome {
 			p.t.Fatal("there is no outcome")
 		}
 	}
+}
+
+// loops returns how many connections were closed because they went in a circle.
+func (p *toyProxy) loops() (n int64) {
+	p.reg.Each(func(k stats.Kind) bool { return k == stats.Counter }, func(m *stats.Metric) bool {
+		if string(m.AppendName(nil)) == "meshtap_listener_loops_total" {
+			n = m.Value
+		}
+		return true
+	})
+	return n
 }
 
 // passOn is the name of chains that pass connections on; others answer.

@@ -16,8 +16,8 @@ func (s *scope) healthChecks(p *at, list []*corev3.HealthCheck) []mesh.HealthChe
 	var out []mesh.HealthCheck
 	for i, m := range list {
 		hp := p.item("health_checks", i)
-		if len(list) > 1 && m.GetName() == "" {
-			s.errorf(hp.field("name"), "is required where there are several checks")
+		if i > 0 {
+			s.errorf(hp, "check %q: only one health check per cluster is supported", m.GetName())
 		}
 		out = append(out, s.healthCheck(hp, m))
 	}
@@ -60,8 +60,9 @@ func (s *scope) httpCheck(p *at, m *corev3.HealthCheck_HttpHealthCheck) *mesh.HT
 		Retriable: s.statusRanges(p, "retriable_statuses", m.GetRetriableStatuses()),
 	}
 	for i, add := range h.Add {
-		if add.Literal == "" && add.Value != nil {
-			s.notef(p.item("request_headers_to_add", i), "a check has no request to make the value from; it is left out")
+		if add.Literal == "" && len(add.Value) > 0 {
+			s.errorf(p.item("request_headers_to_add", i).field("header").field("value"), "a check has no request to make "+
+				"the value from: only text without %%...%% operators is allowed, and %%%% for a percent sign")
 		}
 	}
 	if m.GetMethod() != corev3.RequestMethod_METHOD_UNSPECIFIED {

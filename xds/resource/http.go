@@ -58,6 +58,7 @@ func (s *scope) codec(p *at, c hcmv3.HttpConnectionManager_CodecType) mesh.Codec
 func (s *scope) trust(p *at, h *mesh.HTTPManager, m *hcmv3.HttpConnectionManager) {
 	h.UseRemoteAddress = m.GetUseRemoteAddress().GetValue()
 	h.XFFTrustedHops = int(m.GetXffNumTrustedHops())
+	h.InternalAddresses = s.prefixes(p.field("internal_address_config"), "cidr_ranges", m.GetInternalAddressConfig().GetCidrRanges())
 	h.SkipXFFAppend = m.GetSkipXffAppend()
 	h.AppendXForwardPort = m.GetAppendXForwardedPort()
 	h.GenerateRequestID = boolOr(m.GetGenerateRequestId(), true)

@@ -45,7 +45,7 @@ func (s *scope) httpFilter(p *at, h *mesh.HTTPManager, f *hcmv3.HttpFilter) {
 	if f.GetConfigDiscovery() != nil {
 		return // the field table refused it
 	}
-	ext, ok := s.extension(p.field("typed_config"), registry.HTTPFilter, f.GetName(), f.GetTypedConfig(), f.GetIsOptional())
+	ext, ok := s.extension(p.field("typed_config"), registry.HTTPFilter, f.GetName(), f.GetTypedConfig(), f.GetIsOptional(), routerType)
 	if !ok {
 		return
 	}
@@ -75,7 +75,7 @@ func addHTTPFields(t *protofields.Table) {
 			"always_set_request_id_in_response", "forward_client_cert_details", "proxy_100_continue", "upgrade_configs",
 			"normalize_path", "merge_slashes", "path_with_escaped_slashes_action", "request_id_extension",
 			"strip_matching_host_port", "strip_any_host_port",
-			"strip_trailing_host_dot", "append_x_forwarded_port"),
+			"strip_trailing_host_dot", "append_x_forwarded_port", "internal_address_config"),
 		protofields.Ignore(badMessage, "stream_error_on_invalid_http_message"),
 		protofields.Ignore("HTTP/2 and HTTP/3 are not spoken yet", "http2_protocol_options", "http3_protocol_options"),
 		protofields.Ignore("stalled writes are bounded by the idle timeouts", "stream_flush_timeout"),
@@ -94,7 +94,6 @@ func addHTTPFields(t *protofields.Table) {
 		protofields.Refuse("the client's address comes from the connection and x-forwarded-for",
 			"original_ip_detection_extensions"),
 		protofields.Refuse("header mutation before routing is not supported", "early_header_mutation_extensions"),
-		protofields.Refuse("no address is internal here; leave it out", "internal_address_config={}"),
 		protofields.Refuse("client certificates are not read: there is no TLS yet", "forward_client_cert_matcher"),
 		protofields.Refuse("an address keeps its family", "represent_ipv4_remote_address_as_ipv4_mapped_ipv6"),
 		protofields.Refuse("local replies cannot be changed", "local_reply_config={}"),
@@ -102,6 +101,8 @@ func addHTTPFields(t *protofields.Table) {
 		protofields.Refuse("the proxy-status header is not supported", "proxy_status_config"),
 		protofields.Refuse("headers are validated strictly", "typed_header_validation_config"),
 		protofields.Refuse("x-envoy-local-overloaded is not supported", "append_local_overload"))
+	t.Add(&hcmv3.HttpConnectionManager_InternalAddressConfig{}, protofields.Honour("cidr_ranges"),
+		protofields.Refuse("clients on unix sockets are not told apart", "unix_sockets"))
 	t.Add(&corev3.Http1ProtocolOptions_HeaderKeyFormat{}, protofields.Honour("stateful_formatter"),
 		protofields.Refuse("header names go on as they came", "proper_case_words"))
 	t.Add(&casev3.PreserveCaseFormatterConfig{},

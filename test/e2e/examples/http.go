@@ -159,9 +159,13 @@ func limits(t *testing.T, r *Rig) {
 		}}
 		q.Check(t, r.Do(q))
 	}
-	if s := r.Admin.Stats(); s["cluster.web.upstream_rq_pending_overflow"] != refused || s["cluster.web.circuit_breakers.default.rq_open"] != 1 ||
-		s["cluster.web.circuit_breakers.default.remaining_rq"] != 0 {
-		t.Errorf("counted %d refusals of %d; rq_open %d", s["cluster.web.upstream_rq_pending_overflow"], refused, s["cluster.web.circuit_breakers.default.rq_open"])
+	// A request is counted at its very end, when its client may have its answer already. Envoy 1.40 has moved the requests
+	// beyond max_requests to a counter of their own; dashboards know the old one.
+	s := r.Admin.UntilStats(func(s sidecar.Stats) bool {
+		return s["cluster.web.upstream_rq_pending_overflow"]+s["cluster.web.upstream_rq_active_overflow"] == refused
+	})
+	if s["cluster.web.circuit_breakers.default.rq_open"] != 1 || s["cluster.web.circuit_breakers.default.remaining_rq"] != 0 {
+		t.Errorf("rq_open %d, remaining_rq %d", s["cluster.web.circuit_breakers.default.rq_open"], s["cluster.web.circuit_breakers.default.remaining_rq"])
 	}
 	cancel()
 	held.Wait()

@@ -57,7 +57,8 @@ func static() []Request {
 		{Name: "HEAD has no body", Method: "HEAD", Want: Want{Status: 200, Header: []string{"x-origin: a"}}},
 		{Name: "a failure of the origin is passed on", Header: []string{"x-do: status=500"}, Want: Want{Status: 500, Line: "a GET / localhost"}},
 		{
-			Name: "a connection that is cut is said so", Header: []string{"x-do: cut=99", "x-case: static"},
+			// A GET would be made again, since the connection has been used before (RFC 9112 section 9.3.1).
+			Name: "a connection that is cut is said so", Method: "POST", Header: []string{"x-do: cut=99", "x-case: static"},
 			Want: Want{Status: 503, Line: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"},
 		},
 	}

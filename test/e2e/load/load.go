@@ -30,6 +30,9 @@ type Options struct {
 	Workers, Rate int
 	// Addr returns where to connect. It is asked for each new connection.
 	Addr func() string
+	// LookAgain asks Addr again where a connection is refused, as a client does that looks a service up and is told of an
+	// instance that has just gone. Without it, that is a failure.
+	LookAgain bool
 	// Request is the request as it is written, "" for a plain GET of /.
 	Request string
 	// Check looks at an answer; nil wants the status 200.
@@ -45,9 +48,10 @@ type Result struct {
 	// Failures are the first of them.
 	Failures []string
 	// Connections counts the connections made, Told those that the server closed with connection: close, Resent the
-	// requests that met a connection which was just being closed.
-	Connections, Told, Resent int64
-	Took                      time.Duration
+	// requests that met a connection which was just being closed, Refused the connections that nobody
+	// took, with LookAgain.
+	Connections, Told, Resent, Refused int64
+	Took                               time.Duration
 }
 
 // Rate returns the requests per second.
@@ -55,8 +59,8 @@ func (r Result) Rate() float64 { return float64(r.Requests) / r.Took.Seconds() }
 
 // String returns the figures.
 func (r Result) String() string {
-	return fmt.Sprintf("%d requests at %.0f/s, %d failed; %d connections, %d told to close, %d requests made again",
-		r.Requests, r.Rate(), r.Failed, r.Connections, r.Told, r.Resent)
+	return fmt.Sprintf("%d requests at %.0f/s, %d failed; %d connections, %d told to close, %d refused, %d requests made again",
+		r.Requests, r.Rate(), r.Failed, r.Connections, r.Told, r.Refused, r.Resent)
 }
 
 // Load is requests being made.
@@ -67,7 +71,7 @@ type Load struct {
 	wg      sync.WaitGroup
 	started time.Time
 
-	requests, failed, connections, told, resent atomic.Int64
+	requests, failed, connections, told, resent, refused atomic.Int64
 
 	mu       sync.Mutex
 	failures []string // guarded by mu
@@ -127,7 +131,7 @@ func (l *Load) Stop() Result {
 	defer l.mu.Unlock()
 	return Result{
 		Requests: l.requests.Load(), Failed: l.failed.Load(), Failures: l.failures, Connections: l.connections.Load(),
-		Told: l.told.Load(), Resent: l.resent.Load(), Took: time.Since(l.started),
+		Told: l.told.Load(), Resent: l.resent.Load(), Refused: l.refused.Load(), Took: time.Since(l.started),
 	}
 }
 
@@ -240,13 +244,30 @@ func (c *client) try() error {
 }
 
 func (c *client) connect() error {
-	conn, err := net.DialTimeout("tcp", c.l.o.Addr(), hang)
+	conn, err := c.dial()
 	if err != nil {
 		return err
 	}
 	c.l.connections.Add(1)
 	c.conn, c.br, c.used = conn, bufio.NewReader(conn), 0
 	return nil
+}
+
+func (c *client) dial() (net.Conn, error) {
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for limit := time.After(hang); ; {
+		conn, err := net.DialTimeout("tcp", c.l.o.Addr(), hang)
+		if !c.l.o.LookAgain || !errors.Is(err, syscall.ECONNREFUSED) {
+			return conn, err
+		}
+		c.l.refused.Add(1)
+		select {
+		case <-pace.C:
+		case <-limit:
+			return nil, err
+		}
+	}
 }
 
 func (c *client) close() {

@@ -25,6 +25,7 @@ import (
 //	cut=N       the same, but closes the connection without an answer
 //	hang        reads the request and answers only when the client has gone, which nobody sees
 //	hang=N      the same for the first N, as with fail
+//	hold        answers only after Release
 const Do = "x-do"
 
 // Group is a set of origins that share the count of what failed.
@@ -42,10 +43,11 @@ type HTTP struct {
 	// Requests counts what it was asked, Checks how often it was asked for its health.
 	Requests, Checks atomic.Int64
 
-	group  *Group
-	addr   netip.AddrPort
-	server *http.Server
-	wg     sync.WaitGroup
+	group    *Group
+	addr     netip.AddrPort
+	server   *http.Server
+	released chan struct{}
+	wg       sync.WaitGroup
 }
 
 // Start runs an origin on a free loopback port until the test ends.
@@ -63,7 +65,7 @@ func Serve(tb testing.TB, ln net.Listener, name string, g *Group) *HTTP {
 	if g == nil {
 		g = &Group{}
 	}
-	o := &HTTP{Name: name, group: g, addr: netip.MustParseAddrPort(ln.Addr().String())}
+	o := &HTTP{Name: name, group: g, addr: netip.MustParseAddrPort(ln.Addr().String()), released: make(chan struct{})}
 	o.server = &http.Server{Handler: o}
 	o.wg.Go(func() { _ = o.server.Serve(ln) })
 	tb.Cleanup(o.Close)
@@ -75,6 +77,9 @@ func (o *HTTP) Close() {
 	o.server.Close()
 	o.wg.Wait()
 }
+
+// Release answers the requests that were held, and holds none from now on. It is called once.
+func (o *HTTP) Release() { close(o.released) }
 
 // Addr returns the address.
 func (o *HTTP) Addr() netip.AddrPort { return o.addr }
@@ -123,6 +128,12 @@ func (o *HTTP) misbehave(w http.ResponseWriter, r *http.Request) (done bool) {
 		panic(http.ErrAbortHandler)
 	case "hang":
 		<-r.Context().Done()
+	case "hold":
+		select {
+		case <-o.released:
+		case <-r.Context().Done():
+		}
+		o.answer(w, r, http.StatusOK, nil)
 	default:
 		o.answer(w, r, http.StatusBadRequest, fmt.Appendf(nil, "%s: %q is unknown", Do, what))
 	}
