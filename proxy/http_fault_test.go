@@ -105,11 +105,18 @@ func TestHTTPAnswerCutAtEveryByte(t *testing.T) {
 					}
 					c.Close()
 				}
-				n := len(answer) + 1
-				for i, o := range r.rec.wait(t, n) {
-					if broken := o.Failure != mesh.NoFailure; !broken && i != len(answer) || broken && (o.Failure != mesh.UpstreamClosed || o.Flags != mesh.FlagUC) {
-						t.Errorf("cut at %d: %d %s %s", i, o.Status, o.Failure, o.Flags)
+				// Outcomes may pass each other: a client sees the end of its answer before its Outcome is told.
+				whole := 0
+				for _, o := range r.rec.wait(t, len(answer)+1) {
+					switch {
+					case o.Failure == mesh.NoFailure:
+						whole++
+					case o.Failure != mesh.UpstreamClosed || o.Flags != mesh.FlagUC:
+						t.Errorf("an Outcome with %d %s %s", o.Status, o.Failure, o.Flags)
 					}
+				}
+				if whole > 1 || whole == 0 && !reset {
+					t.Errorf("%d answers were whole, of which one was", whole)
 				}
 			})
 		}
