@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/format"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/route"
 )
 
@@ -165,7 +166,7 @@ func (l *line) render(b []byte, o *mesh.Outcome) (_ []byte, ok bool) {
 		if len(b) <= MaxLine {
 			return b, true
 		}
-		l.file.files.truncated.Add(1)
+		l.file.files.counts.Inc(0, metrics.LogTruncated)
 		if b[len(b)-1] == '\n' {
 			b[MaxLine-1] = '\n'
 		}
@@ -175,12 +176,12 @@ func (l *line) render(b []byte, o *mesh.Outcome) (_ []byte, ok bool) {
 		b = l.env.AppendJSON(b[:0], l.config.JSON, o, l.config.OmitEmpty, most)
 		if len(b) <= MaxLine {
 			if most != 0 {
-				l.file.files.truncated.Add(1)
+				l.file.files.counts.Inc(0, metrics.LogTruncated)
 			}
 			return b, true
 		}
 	}
-	l.file.files.dropped.Add(1)
+	l.file.files.counts.Inc(0, metrics.LogDropped)
 	return b, false
 }
 

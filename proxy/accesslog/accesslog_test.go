@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/format"
 	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 	proxyformat "github.com/meshtap/meshtap/proxy/format"
 )
@@ -515,4 +517,44 @@ func BenchmarkObserve(b *testing.B) {
 			l.Observe(o)
 		}
 	})
+}
+
+// TestNumbers: what becomes of lines is on /stats, under Envoy's names where it has one.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	reg := stats.NewRegistry(stats.Options{})
+	path := filepath.Join(t.TempDir(), "access.log")
+	files := NewFiles(Options{Stats: reg, FlushInterval: time.Hour, BufferBytes: 10})
+	defer files.Close()
+	f, err := files.share(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.unshare(f)
+	got := func() map[string]int64 {
+		m := map[string]int64{}
+		reg.Each(func(stats.Kind) bool { return true }, func(x *stats.Metric) bool {
+			if x.Value != 0 {
+				m[string(x.AppendName(nil))] = x.Value
+			}
+			return true
+		})
+		return m
+	}
+	f.append([]byte("one\n"))
+	f.append([]byte("two\n"))
+	f.append([]byte("too much\n"))
+	if n := got(); n["filesystem.write_buffered"] != 2 || n["filesystem.write_total_buffered"] != 8 || n["meshtap_accesslog_dropped_total"] != 1 {
+		t.Errorf("before it is written: %v", n)
+	}
+	if err := files.Reopen(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int64{
+		"filesystem.write_buffered": 2, "filesystem.write_completed": 1, "meshtap_accesslog_dropped_total": 1,
+		"meshtap_accesslog_lines_total": 2, "meshtap_accesslog_bytes_total": 8, "meshtap_accesslog_reopened_total": 1,
+	}
+	if n := got(); !maps.Equal(n, want) {
+		t.Errorf("got %v, want %v", n, want)
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/proxy/metrics"
 )
 
 // file is an open log with its writing goroutine, which runs from newFile to stop.
@@ -50,12 +52,14 @@ func (f *file) append(line []byte) {
 	f.mu.Lock()
 	if f.closed || len(f.pending)+len(line) > opt.BufferBytes {
 		f.mu.Unlock()
-		f.files.dropped.Add(1)
+		f.files.counts.Inc(0, metrics.LogDropped)
 		return
 	}
 	f.pending = append(f.pending, line...)
 	due := len(f.pending) >= opt.FlushBytes
 	f.mu.Unlock()
+	f.files.system.Inc(0, metrics.FileWriteBuffered)
+	f.files.system.Add(0, metrics.FileWriteTotalBuffered, int64(len(line)))
 	if due {
 		select {
 		case f.wake <- struct{}{}:
@@ -73,7 +77,9 @@ func (f *file) run() {
 		case <-f.wake:
 			f.flush()
 		case <-tick.C:
-			f.flush()
+			if f.flush() {
+				f.files.system.Inc(0, metrics.FileFlushedByTimer)
+			}
 		case task := <-f.tasks:
 			task()
 		case <-f.quit:
@@ -105,30 +111,34 @@ func (f *file) stop() {
 	<-f.done
 }
 
-// flush writes what waits. The two buffers change places, so that lines keep coming meanwhile.
-func (f *file) flush() {
+// flush writes what waits, and reports whether there was anything. The two buffers change places, so that lines keep
+// coming meanwhile.
+func (f *file) flush() (some bool) {
 	f.mu.Lock()
 	batch := f.pending
 	f.pending = f.spare[:0]
 	f.mu.Unlock()
 	f.spare = batch
 	if len(batch) == 0 {
-		return
+		return false
 	}
+	f.files.system.Add(0, metrics.FileWriteTotalBuffered, -int64(len(batch)))
 	n, err := f.out.Write(batch)
 	lines, all := int64(bytes.Count(batch[:n], newline)), int64(bytes.Count(batch, newline))
-	f.files.lines.Add(lines)
-	f.files.bytes.Add(int64(n))
+	f.files.counts.Add(0, metrics.LogLines, lines)
+	f.files.counts.Add(0, metrics.LogBytes, int64(n))
 	if err != nil {
-		f.files.writeErrors.Add(1)
-		f.files.dropped.Add(all - lines)
+		f.files.system.Inc(0, metrics.FileWriteFailed)
+		f.files.counts.Add(0, metrics.LogDropped, all-lines)
 		f.report(err)
-		return
+		return true
 	}
+	f.files.system.Inc(0, metrics.FileWriteCompleted)
 	if f.failing {
 		f.failing = false
 		f.files.opt.Logger.Info("access log is written again", zap.String("path", f.path))
 	}
+	return true
 }
 
 var newline = []byte{'\n'}
@@ -148,12 +158,13 @@ func (f *file) reopen() (err error) {
 		f.flush()
 		out, openErr := f.files.sink(f.path)
 		if openErr != nil {
-			f.files.reopenErrors.Add(1)
+			f.files.system.Inc(0, metrics.FileReopenFailed)
 			err = fmt.Errorf("reopen access log: %w", openErr)
 			return
 		}
 		err = f.out.Close()
 		f.out = out
+		f.files.counts.Inc(0, metrics.LogReopened)
 	})
 	return err
 }

@@ -12,10 +12,12 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/proxy/metrics"
 )
 
 // The names of the standard streams, in place of a path.
@@ -36,6 +38,8 @@ type Options struct {
 	MaxFiles int
 	// Stdout and Stderr are the standard streams; the defaults are those of the process.
 	Stdout, Stderr io.Writer
+	// Stats gets the counts; nil counts where nobody looks.
+	Stats *stats.Registry
 	// Logger is told when a file begins to fail, and when it works again.
 	Logger *zap.Logger
 }
@@ -60,7 +64,8 @@ type Files struct {
 	byPath map[string]*file // guarded by mu
 	closed bool             // guarded by mu
 
-	lines, bytes, dropped, truncated, writeErrors, reopenErrors atomic.Int64
+	system *metrics.Filesystem
+	counts *metrics.AccessLog
 }
 
 // NewFiles returns Files without any file. Close has to be called in the end.
@@ -78,14 +83,21 @@ func NewFiles(opt Options) *Files {
 	if opt.Logger == nil {
 		opt.Logger = zap.NewNop()
 	}
-	return &Files{opt: opt, byPath: map[string]*file{}}
+	if opt.Stats == nil {
+		opt.Stats = stats.NewRegistry(stats.Options{Shards: 1})
+	}
+	return &Files{
+		opt: opt, byPath: map[string]*file{},
+		system: metrics.NewFilesystem(opt.Stats), counts: metrics.NewAccessLog(opt.Stats),
+	}
 }
 
 // Stats returns the counts.
 func (f *Files) Stats() Stats {
 	return Stats{
-		Lines: f.lines.Load(), Bytes: f.bytes.Load(), Dropped: f.dropped.Load(), Truncated: f.truncated.Load(),
-		WriteErrors: f.writeErrors.Load(), ReopenErrors: f.reopenErrors.Load(),
+		Lines: f.counts.Value(metrics.LogLines), Bytes: f.counts.Value(metrics.LogBytes),
+		Dropped: f.counts.Value(metrics.LogDropped), Truncated: f.counts.Value(metrics.LogTruncated),
+		WriteErrors: f.system.Value(metrics.FileWriteFailed), ReopenErrors: f.system.Value(metrics.FileReopenFailed),
 	}
 }
 
@@ -108,7 +120,7 @@ func (f *Files) Flush() {
 	open := slices.Collect(maps.Values(f.byPath))
 	f.mu.Unlock()
 	for _, w := range open {
-		w.do(w.flush)
+		w.do(func() { w.flush() })
 	}
 }
 

@@ -96,12 +96,7 @@ func (c *Checker) newExchange(cfg *mesh.HealthCheck) exchange {
 	if cfg.HTTP == nil {
 		return tcpExchange(cfg.TCP)
 	}
-	request, left := buildRequest(cfg.HTTP, &c.target)
-	if len(left) > 0 {
-		c.deps.Log.Warn("health checks have no request to take values from; these headers are left out",
-			zap.String("cluster", c.target.ClusterName), zap.Strings("headers", left))
-	}
-	return httpExchange(cfg.HTTP, request)
+	return httpExchange(cfg.HTTP, buildRequest(cfg.HTTP, &c.target))
 }
 
 // Stop ends the check, in whatever it is, and waits until it has ended. It may be called more than once.

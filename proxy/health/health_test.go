@@ -219,6 +219,28 @@ func TestFlapping(t *testing.T) {
 	}
 }
 
+// TestFlappingTCP: the same over a host that speaks no HTTP, each check on a connection of its own.
+func TestFlappingTCP(t *testing.T) {
+	t.Parallel()
+	script := []string{"PONG", "", "PONG", "", "NOPE", "PONG", "PONG"}
+	s := serve(t, mesh.Address{}, func(n int, c net.Conn) {
+		io.ReadFull(c, make([]byte, 4))
+		io.WriteString(c, script[min(n, len(script))-1])
+	})
+	cfg := tcpCheck("PING", "PONG")
+	cfg.HealthyThreshold, cfg.UnhealthyThreshold, cfg.ReuseConnection = 2, 2, false
+	results, _ := watch(t, cfg, s.target(), deps())
+	for i, want := range []struct{ healthy, changed, ok bool }{
+		{true, true, true}, {true, false, false}, {true, false, true}, {true, false, false}, {false, true, false},
+		{false, false, true}, {true, true, true},
+	} {
+		got := <-results
+		if got.Healthy != want.healthy || got.Changed != want.changed || (got.Reason == "") != want.ok {
+			t.Errorf("result %d: got %+v, want %+v", i, got, want)
+		}
+	}
+}
+
 func TestRequest(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 1)
@@ -230,7 +252,7 @@ func TestRequest(t *testing.T) {
 		got <- q.Method + " " + q.RequestURI + " " + q.Host + " " + q.UserAgent() + " " + q.Header.Get("x-a")
 	})
 	cfg := httpCheck()
-	cfg.HTTP.Method, cfg.HTTP.Add = "OPTIONS", []mesh.HeaderAdd{{Name: "x-a", Value: mesh.Format{{Text: "v"}}}}
+	cfg.HTTP.Method, cfg.HTTP.Add = "OPTIONS", []mesh.HeaderAdd{{Name: "x-a", Literal: "v"}}
 	first(t, cfg, s.target())
 	if got, want := <-got, "OPTIONS /health backend Envoy/HC v"; got != want {
 		t.Errorf("got %q, want %q", got, want)

@@ -26,9 +26,8 @@ const (
 	serviceHeader  = "x-envoy-upstream-healthchecked-cluster"
 )
 
-// buildRequest returns the bytes that an HTTP check sends, each time the same; nil where they cannot be sent. left names
-// the headers that were left out because their values are made from a request, which is not there.
-func buildRequest(h *mesh.HTTPHealthCheck, t *Target) (request []byte, left []string) {
+// buildRequest returns the bytes that an HTTP check sends, each time the same; nil where they cannot be sent.
+func buildRequest(h *mesh.HTTPHealthCheck, t *Target) []byte {
 	host := t.CheckHost
 	if host == "" {
 		host = h.Host
@@ -43,9 +42,7 @@ func buildRequest(h *mesh.HTTPHealthCheck, t *Target) (request []byte, left []st
 		l.Remove(name)
 	}
 	for i := range h.Add {
-		if a := &h.Add[i]; !addHeader(&l, a) {
-			left = append(left, a.Name)
-		}
+		addHeader(&l, &h.Add[i])
 	}
 	switch h.Method {
 	case fasthttp.MethodPost, fasthttp.MethodPut, fasthttp.MethodPatch:
@@ -54,30 +51,22 @@ func buildRequest(h *mesh.HTTPHealthCheck, t *Target) (request []byte, left []st
 		}
 	}
 	if !oneLine(h.Path) || !oneLine(host) {
-		return nil, left
+		return nil
 	}
 	for _, value := range l.All {
 		if !oneLine(string(value)) {
-			return nil, left
+			return nil
 		}
 	}
-	request = append(request, h.Method+" "+h.Path+" HTTP/1.1\r\n"...)
-	return append(l.AppendHTTP1(request), "\r\n"...), left
+	return append(l.AppendHTTP1([]byte(h.Method+" "+h.Path+" HTTP/1.1\r\n")), "\r\n"...)
 }
 
 // oneLine reports whether s can stand in a head without ending its line.
 func oneLine(s string) bool { return !strings.ContainsAny(s, "\r\n\x00") }
 
-// addHeader adds one header of the configuration. It reports false where the value is not a literal.
-func addHeader(l *header.List, a *mesh.HeaderAdd) bool {
-	value := ""
-	for _, part := range a.Value {
-		if part.Op != "" {
-			return false
-		}
-		value += part.Text
-	}
-	there := l.Has(a.Name)
+// addHeader adds one header of the configuration. Its value is literal: there is no request to make another from.
+func addHeader(l *header.List, a *mesh.HeaderAdd) {
+	value, there := a.Literal, l.Has(a.Name)
 	switch {
 	case value == "" && !a.KeepEmpty:
 	case a.Action == mesh.HeaderAddIfAbsent && there, a.Action == mesh.HeaderOverwriteIfExists && !there:
@@ -88,7 +77,6 @@ func addHeader(l *header.List, a *mesh.HeaderAdd) bool {
 	default:
 		l.AddString(a.Name, value)
 	}
-	return true
 }
 
 // httpExchange returns the exchange of an HTTP check.

@@ -260,22 +260,3 @@ func TestPanic(t *testing.T) {
 		}
 	})
 }
-
-// TestLeftOut: a header whose value is made from a request is named once, at the start.
-func TestLeftOut(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zap.InfoLevel)
-		d := deps()
-		d.Log = zap.New(core)
-		d.Dial = dials(answers(status(200)))
-		cfg := slowCheck()
-		cfg.HTTP.Add = []mesh.HeaderAdd{{Name: "x-a", Value: mesh.Format{{Op: "PROTOCOL"}}}}
-		_, c := begin(cfg, health.Target{Traffic: true}, d)
-		time.Sleep(time.Minute)
-		c.Stop()
-		if logs.Len() != 1 || !strings.Contains(fmt.Sprint(logs.All()[0].ContextMap()["headers"]), "x-a") {
-			t.Errorf("logged %v", logs.All())
-		}
-	})
-}

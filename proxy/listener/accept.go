@@ -121,7 +121,7 @@ func (b *boundSocket) run() {
 		case errors.Is(err, socket.ErrStopped), errors.Is(err, net.ErrClosed):
 			return
 		}
-		b.set.counts.pauses.Add(1)
+		b.set.numbers.Inc(b.shard, metrics.ListenerAcceptPauses)
 		if !paused {
 			paused = true
 			b.set.cfg.Log.Warn("accepting pauses", zap.String("listener", l.name), zap.Error(err))

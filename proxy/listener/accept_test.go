@@ -411,7 +411,7 @@ func TestPanicsCloseTheirConnection(t *testing.T) {
 				}
 				r.dial("good").want("hi")
 				r.set.Close() // ends when nothing is counted any more
-				if n := r.set.Counts().Panics; n != 1 {
+				if n := r.number("meshtap_listener_panics_total"); n != 1 {
 					t.Errorf("%d panics counted", n)
 				}
 			})

@@ -179,7 +179,7 @@ func TestLoops(t *testing.T) {
 				c.send("x")
 				c.want("own:1")
 			}
-			if n := r.set.Counts().Loops; n != 0 != tc.loop {
+			if n := r.number("meshtap_listener_loops_total"); n != 0 != tc.loop {
 				t.Errorf("%d loops counted", n)
 			}
 		})
@@ -233,7 +233,7 @@ func TestGuard(t *testing.T) {
 	again.set.Guard().Dialed(src, dst)
 	d := again.dialFrom(src, l.Address)
 	d.wantEnd()
-	if o := again.waitOutcomes(1)[0]; o.Details != "redirect_loop" || again.set.Counts().Loops != 1 {
-		t.Errorf("outcome %+v, %d loops", o, again.set.Counts().Loops)
+	if o := again.waitOutcomes(1)[0]; o.Details != "redirect_loop" || again.number("meshtap_listener_loops_total") != 1 {
+		t.Errorf("outcome %+v, %d loops", o, again.number("meshtap_listener_loops_total"))
 	}
 }

@@ -148,11 +148,11 @@ func lowFilesChild(t *testing.T) {
 			answer = hold(func(int) bool { return false })
 		case "rest":
 			// Each rest takes at least acceptPause, so many of them in a short time would be spinning.
-			start, before := time.Now(), r.set.Counts().Pauses
-			for r.set.Counts().Pauses < before+3 {
+			start, before := time.Now(), r.number("meshtap_listener_accept_pauses_total")
+			for r.number("meshtap_listener_accept_pauses_total") < before+3 {
 				runtime.Gosched()
 			}
-			if pauses := r.set.Counts().Pauses - before; pauses > int64(time.Since(start)/acceptPause)+2 {
+			if pauses := r.number("meshtap_listener_accept_pauses_total") - before; pauses > int64(time.Since(start)/acceptPause)+2 {
 				answer = fmt.Sprintf("%d pauses in %v", pauses, time.Since(start))
 			}
 		case "free":

@@ -25,7 +25,7 @@ func (x *conn) circles() bool {
 
 // loops ends a connection that goes in a circle.
 func (x *conn) loops() state {
-	x.listener.set.counts.loops.Add(1)
+	x.listener.set.numbers.Inc(x.shard, metrics.ListenerLoops)
 	return x.failed(mesh.NoRoute, "redirect_loop")
 }
 
@@ -55,7 +55,7 @@ func (x *conn) setLooking(m *metrics.Listener) {
 // panicked counts and logs a panic. Where no handler has the connection yet, its Outcome is ours to give.
 func (x *conn) panicked(r any) {
 	s := x.listener.set
-	s.counts.panics.Add(1)
+	s.numbers.Inc(x.shard, metrics.ListenerPanics)
 	if x.h == nil {
 		x.fail(mesh.InternalError, "panic")
 	}

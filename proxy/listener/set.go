@@ -96,6 +96,7 @@ type Set struct {
 	limit   int64 // of connections
 	ceiling int   // descriptors from here on are reserved
 	manager *metrics.ListenerManager
+	numbers *metrics.ListenerOwn
 	guard   *Guard
 	closing chan struct{} // closed by Close: drains end now
 	wg      sync.WaitGroup
@@ -113,23 +114,7 @@ type Set struct {
 	versions atomic.Pointer[mesh.Versions]
 	conns    atomic.Int64 // that count towards limit
 	ids      atomic.Uint64
-	counts   counts
 	quiet    broadcast // told when a listener or chain that drains has no more connections
-}
-
-// counts are numbers that have no place in Envoy's statistics.
-type counts struct {
-	loops, pauses, panics atomic.Int64
-}
-
-// Counts are the set's own counters since its start.
-type Counts struct {
-	// Loops are the connections closed because they went in a circle.
-	Loops int64
-	// Pauses is how often accepting paused because there were no descriptors or no memory.
-	Pauses int64
-	// Panics are the panics in handlers of connections; each closed its connection.
-	Panics int64
 }
 
 // New returns a set without listeners.
@@ -158,6 +143,7 @@ func New(c Config) (*Set, error) {
 		limit:   int64(c.MaxConnections),
 		ceiling: files - reservedFiles,
 		manager: metrics.NewListenerManager(c.Stats),
+		numbers: metrics.NewListenerOwn(c.Stats),
 		guard:   newGuard(),
 		closing: make(chan struct{}),
 		live:    map[string]*listener{},
@@ -174,11 +160,6 @@ func (s *Set) Guard() *Guard { return s.guard }
 
 // Connections returns how many connections count towards the limit of the process.
 func (s *Set) Connections() int64 { return s.conns.Load() }
-
-// Counts returns the set's own counters.
-func (s *Set) Counts() Counts {
-	return Counts{s.counts.loops.Load(), s.counts.pauses.Load(), s.counts.panics.Load()}
-}
 
 // Status is what the admin interface shows of a listener.
 type Status struct {

@@ -112,7 +112,7 @@ const (
 // Close closes a connection that was taken with Take.
 func (c *Conn) Close() {
 	c.leaveUser()
-	c.close(local)
+	c.close(closer(c.Peer.HungUp()))
 }
 
 // close closes a connection that is in nobody's hands but the caller's. Its place may serve one who waits.
@@ -147,7 +147,6 @@ func (c *Conn) shut(by closer) {
 // list is idle connections in the order in which they became idle.
 type list struct {
 	newest, oldest *Conn
-	n              int
 }
 
 func (l *list) add(c *Conn) {
@@ -158,7 +157,6 @@ func (l *list) add(c *Conn) {
 		l.oldest = c
 	}
 	l.newest = c
-	l.n++
 }
 
 func (l *list) remove(c *Conn) {
@@ -173,5 +171,4 @@ func (l *list) remove(c *Conn) {
 		l.oldest = c.newer
 	}
 	c.idle, c.older, c.newer = false, nil, nil
-	l.n--
 }

@@ -38,6 +38,7 @@ func (d *Dials) Close() {
 
 // dial opens one connection and gives it, or the failure, to the first who waits.
 func (p *Pool) dial(res *circuit.Resources) {
+	p.tried.Add(1)
 	p.stats.Inc(0, metrics.UpstreamCxTotal)
 	p.stats.Inc(0, metrics.UpstreamCxActive)
 	c := &Conn{pool: p, res: res, born: mono.Now()}
@@ -77,6 +78,7 @@ func (p *Pool) enter(peer *socket.Peer) (ok bool) {
 func (p *Pool) connectFailure(err error) *mesh.Failure {
 	p.stats.Dec(0, metrics.UpstreamCxActive)
 	p.stats.Inc(0, metrics.UpstreamCxDestroyRemote)
+	p.missed.Add(1)
 	p.stats.Inc(0, metrics.UpstreamCxConnectFail)
 	f := &mesh.Failure{Kind: mesh.ConnectFailure, Side: mesh.SideUpstream, Retry: mesh.RetryAlways}
 	var sys *os.SyscallError

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshtap/meshtap/circuit"
@@ -57,6 +58,8 @@ type Pool struct {
 	stats  *metrics.Cluster
 	dials  *Dials
 	single bool // a connection is for one user and never kept
+
+	tried, missed atomic.Int64 // connections that were to be opened, and those that could not be
 
 	mu       sync.Mutex
 	idle     list
@@ -186,16 +189,17 @@ func (p *Pool) await(w *socket.Worker, res *circuit.Resources, fresh bool) (*Con
 		}
 		p.mu.Unlock()
 		switch {
-		case conn != nil && err == nil:
-			return conn, nil
-		case fail != nil:
-			return nil, fail
 		case err != nil:
+			// Also where there is a connection, or none to be had: the reason to stop is told once and would be lost.
 			if conn != nil {
 				p.put(conn)
 			}
 			p.stats.Inc(w.Shard, metrics.UpstreamRqCancelled)
 			return nil, err
+		case conn != nil:
+			return conn, nil
+		case fail != nil:
+			return nil, fail
 		}
 	}
 }
@@ -356,3 +360,6 @@ func (p *Pool) Open() int {
 	defer p.mu.Unlock()
 	return p.open
 }
+
+// Tried returns how many connections were to be opened so far, and how many of them could not be.
+func (p *Pool) Tried() (all, failed int64) { return p.tried.Load(), p.missed.Load() }

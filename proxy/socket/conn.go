@@ -34,10 +34,13 @@ type Conn struct {
 	set   *set
 	watch watch
 
-	h     Handler // the serving worker
-	state atomic.Uint32
-	hup   atomic.Bool
-	over  atomic.Bool
+	h      Handler // the serving worker
+	state  atomic.Uint32
+	hup    atomic.Bool
+	broken atomic.Bool
+	ended  atomic.Bool // our side was
+	sender sender
+	over   atomic.Bool
 	// expire is when an idle connection's time is over (mono); 0 for never.
 	expire atomic.Int64
 
@@ -80,6 +83,9 @@ func (c *Conn) Handle(h Handler) { c.h = h }
 // event is called by the set's goroutine for each edge.
 func (c *Conn) event(ev uint32) {
 	if ev&(sys.RdHup|sys.Hup|sys.Err) != 0 {
+		if broke(ev, &c.ended) {
+			c.broken.Store(true)
+		}
 		c.hup.Store(true)
 		if w := c.watcher.Load(); w != nil {
 			w.Interrupt()
@@ -109,6 +115,12 @@ func (c *Conn) event(ev uint32) {
 			return
 		}
 	}
+}
+
+// broke reports whether an event is that of a reset. Once the error was taken by a call, only the hang-up of both sides
+// is left to tell, which is a reset too unless our side, too, was ended in order.
+func broke(ev uint32, ended *atomic.Bool) bool {
+	return ev&sys.Err != 0 || ev&sys.Hup != 0 && !ended.Load()
 }
 
 // expireNow hands a connection whose deadline d has passed to its handler, if it is idle. A connection that was busy when
@@ -160,6 +172,9 @@ func (c *Conn) Expired() bool { return c.over.Load() && c.over.Swap(false) }
 // HungUp reports whether the client has closed its side.
 func (c *Conn) HungUp() bool { return c.hup.Load() }
 
+// Broken reports whether the client has reset the connection: it will not read either.
+func (c *Conn) Broken() bool { return c.broken.Load() }
+
 // WatchHangUp makes a hang-up of the client interrupt w, also one that was before; nil ends that.
 func (c *Conn) WatchHangUp(w *Worker) {
 	c.watcher.Store(w)
@@ -178,6 +193,9 @@ func (c *Conn) Bufs() *bytebuf.Pool { return &c.set.e.Bufs }
 func (c *Conn) TryRead(p []byte) (int, error) {
 	invariant.Check(len(p) > 0, "socket: no room to read into, which would look like the end")
 	n, e := sys.Recv(c.fd, p)
+	if n == 0 && e == 0 && c.sender.took() {
+		e = syscall.ECONNRESET
+	}
 	return result(n, e)
 }
 
@@ -214,15 +232,17 @@ func (c *Conn) waitRead(w *Worker, p []byte) (int, error) {
 	return 0, ErrWouldBlock
 }
 
-// AwaitRead sleeps until there is something to read, so that a buffer can be taken then. It may return early.
+// AwaitRead sleeps until there is something to read, so that a buffer can be taken then. It may return early. The error
+// is that of the connection, too: looking takes it, and what is read after that is an end like any other.
 func (c *Conn) AwaitRead(w *Worker) error {
 	c.reader.Store(w)
 	var one [1]byte
-	if _, err := c.Peek(one[:]); err != ErrWouldBlock {
-		c.reader.CompareAndSwap(w, nil)
-		return nil
+	_, err := c.Peek(one[:])
+	if err == ErrWouldBlock {
+		err = w.Sleep()
+	} else if err == io.EOF {
+		err = nil
 	}
-	err := w.Sleep()
 	c.reader.CompareAndSwap(w, nil)
 	return err
 }
@@ -230,10 +250,10 @@ func (c *Conn) AwaitRead(w *Worker) error {
 // Write sends all of p, waiting while the socket is full.
 func (c *Conn) Write(w *Worker, p []byte) error {
 	for len(p) > 0 {
-		n, e := sys.Send(c.fd, p)
+		n, e := c.sender.send(c.fd, p)
 		if e == syscall.EAGAIN {
 			c.writer.Store(w)
-			if n, e = sys.Send(c.fd, p); e == syscall.EAGAIN {
+			if n, e = c.sender.send(c.fd, p); e == syscall.EAGAIN {
 				if err := w.Sleep(); err != nil {
 					c.writer.CompareAndSwap(w, nil)
 					return err
@@ -251,7 +271,10 @@ func (c *Conn) Write(w *Worker, p []byte) error {
 }
 
 // CloseWrite ends the sending side.
-func (c *Conn) CloseWrite() error { return syscall.Shutdown(c.fd, syscall.SHUT_WR) }
+func (c *Conn) CloseWrite() error {
+	c.ended.Store(true)
+	return syscall.Shutdown(c.fd, syscall.SHUT_WR)
+}
 
 // Reset makes the coming Close abort the connection with RST instead of ending it in order.
 func (c *Conn) Reset() {

@@ -28,10 +28,14 @@ type Peer struct {
 	watch watch
 	gone  func(*Peer) // told of the peer's hang-up, on the set's goroutine
 
-	hup    atomic.Bool
-	closed atomic.Bool
-	wrote  atomic.Int64
-	rd, wr sleeper
+	hup     atomic.Bool
+	broken  atomic.Bool
+	ended   atomic.Bool            // our side was
+	watcher atomic.Pointer[Worker] // interrupted when the connection breaks
+	closed  atomic.Bool
+	wrote   atomic.Int64
+	sender  sender
+	rd, wr  sleeper
 
 	// These belong to the worker that writes: what it sleeps on, and what came of the last try.
 	more  func(uintptr) bool // writeStep
@@ -124,8 +128,14 @@ func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
 	return p, nil
 }
 
-// event is called by the set's goroutine: the peer has hung up.
-func (p *Peer) event(uint32) {
+// event is called by the set's goroutine: the peer has hung up, or reset the connection, perhaps after that.
+func (p *Peer) event(ev uint32) {
+	if broke(ev, &p.ended) {
+		p.broken.Store(true)
+		if w := p.watcher.Load(); w != nil {
+			w.Interrupt()
+		}
+	}
 	if p.hup.Swap(true) {
 		return
 	}
@@ -137,6 +147,18 @@ func (p *Peer) event(uint32) {
 
 // HungUp reports whether the peer has closed its side.
 func (p *Peer) HungUp() bool { return p.hup.Load() }
+
+// Broken reports whether the peer has reset the connection.
+func (p *Peer) Broken() bool { return p.broken.Load() }
+
+// WatchBreak makes a reset by the peer interrupt w, also one that was before; nil ends that. It is for who does not read:
+// a reader is told by its call.
+func (p *Peer) WatchBreak(w *Worker) {
+	p.watcher.Store(w)
+	if w != nil && p.broken.Load() {
+		w.Interrupt()
+	}
+}
 
 // Stale reports whether an idle connection cannot take a request: it was closed, or it holds bytes nobody asked for.
 func (p *Peer) Stale() bool {
@@ -231,6 +253,9 @@ func (p *Peer) take() bool {
 	free := p.buf.Free()
 	invariant.Check(len(free) > 0, "socket: no room to read into, which would look like the end")
 	n, e := sys.Recv(p.fd, free)
+	if n == 0 && e == 0 && p.sender.took() {
+		e = syscall.ECONNRESET
+	}
 	if e == syscall.EAGAIN {
 		if fresh {
 			p.set.e.Bufs.Put(p.buf)
@@ -247,7 +272,7 @@ func (p *Peer) take() bool {
 // Write sends all of b, waiting while the socket is full.
 func (p *Peer) Write(w *Worker, b []byte) error {
 	for len(b) > 0 {
-		n, e := sys.Send(p.fd, b)
+		n, e := p.sender.send(p.fd, b)
 		if e == syscall.EAGAIN {
 			var err error
 			if n, err = p.awaitWrite(w, b); err != nil {
@@ -288,7 +313,7 @@ func (p *Peer) awaitWrite(w *Worker, b []byte) (n int, err error) {
 
 // writeStep runs inside RawConn.Write; false sleeps until the next edge.
 func (p *Peer) writeStep(uintptr) bool {
-	p.taken, p.full = sys.Send(p.fd, p.rest)
+	p.taken, p.full = p.sender.send(p.fd, p.rest)
 	return p.full != syscall.EAGAIN
 }
 
@@ -297,6 +322,7 @@ func (p *Peer) Wrote() int64 { return p.wrote.Load() }
 
 // CloseWrite ends the sending side.
 func (p *Peer) CloseWrite() error {
+	p.ended.Store(true)
 	if c, ok := p.c.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}

@@ -32,6 +32,8 @@ type conn struct {
 	choice  upstream.Choice
 
 	worker *socket.Worker
+	// unread says that nobody reads what the client says, so that its reset is for Interrupted to find.
+	unread atomic.Bool
 	active atomic.Int64 // mono: when bytes last moved
 	end    int64        // mono: the longest it may last; 0 for ever
 	upward upward       // the other direction
@@ -52,8 +54,10 @@ func (t *conn) Ready(w *socket.Worker, _ *socket.Conn) (open bool) {
 		t.finish()
 	}()
 	t.begin()
+	t.awaitReset()
 	f := t.connect()
 	if f == nil {
+		t.unread.Store(false)
 		f = t.relay()
 	}
 	if f != nil {
@@ -100,7 +104,7 @@ func (t *conn) connect() *mesh.Failure {
 	if t.cluster == nil {
 		return &mesh.Failure{Kind: mesh.NoCluster, Side: mesh.SideInternal}
 	}
-	t.o.Cluster = t.cluster.Config.Name
+	t.o.Cluster, t.o.ClusterStat = t.cluster.Config.Name, t.cluster.Config.StatName
 	for n := max(t.p.cfg.MaxConnectAttempts, 1); ; n-- {
 		t.o.Attempts++
 		fail, again := t.try()
@@ -149,6 +153,12 @@ func (t *conn) try() (fail *mesh.Failure, again bool) {
 	return nil, false
 }
 
+// awaitReset makes a reset by the client, whom nobody reads, end the connection.
+func (t *conn) awaitReset() {
+	t.unread.Store(true)
+	t.c.WatchHangUp(t.worker)
+}
+
 func (t *conn) touch() { t.active.Store(mono.Now()) }
 
 // arm sets the worker's deadline: the earlier of the idle timeout and the longest that the connection may last.
@@ -166,6 +176,12 @@ func (t *conn) arm() {
 func (t *conn) Interrupted() error {
 	if f := t.upward.failure.Load(); f != nil {
 		return f
+	}
+	switch {
+	case t.unread.Load() && t.c.Broken():
+		return &mesh.Failure{Kind: mesh.DownstreamClosed, Side: mesh.SideDownstream}
+	case t.o.UpstreamEnd >= 0 && t.up.Peer.Broken():
+		return upstreamClosed()
 	}
 	now := mono.Now()
 	if t.end != 0 && now >= t.end {
@@ -197,7 +213,9 @@ func flag(f *mesh.Failure) mesh.Flags {
 // an end in order would say that all had been said.
 func (t *conn) finish() {
 	o := &t.o
+	t.c.WatchHangUp(nil)
 	if t.up != nil {
+		o.UpstreamBytesSent = t.up.Peer.Wrote()
 		t.cluster.Stats.Dec(t.worker.Shard, metrics.UpstreamRqActive)
 		switch {
 		case o.Failure == mesh.DownstreamClosed:
@@ -210,7 +228,7 @@ func (t *conn) finish() {
 	t.ticket.Drop()
 	o.Duration = mono.Now() - t.info.Accepted
 	o.BytesReceived = t.upward.received
-	o.UpstreamBytesSent, o.UpstreamBytesGotten = o.BytesReceived, o.BytesSent
+	o.UpstreamBytesGotten = o.BytesSent
 	var numbers *metrics.Cluster
 	if t.cluster != nil {
 		numbers = t.cluster.Stats

@@ -18,7 +18,8 @@ func (t *conn) relay() *mesh.Failure {
 	t.upward.start(t)
 	err := t.down()
 	if err == nil {
-		// The upstream has ended its side; the client may go on.
+		// The upstream has ended its side; the client may go on, until the upstream does not even listen any more.
+		t.up.Peer.WatchBreak(t.worker)
 		err = t.upward.await(t.worker)
 	}
 	if err != nil {
@@ -144,6 +145,7 @@ func (u *upward) move(w *socket.Worker) error {
 		switch {
 		case err == io.EOF:
 			t.up.Peer.CloseWrite() // where it has gone altogether, the other direction knows
+			t.awaitReset()
 			return nil
 		case err == socket.ErrWouldBlock:
 		case err != nil:
@@ -172,9 +174,13 @@ func failureOf(err error) *mesh.Failure {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &up):
-		return &mesh.Failure{Kind: mesh.UpstreamClosed, Side: mesh.SideUpstream, Detail: "connection reset"}
+		return upstreamClosed()
 	}
 	return &mesh.Failure{Kind: mesh.DownstreamClosed, Side: mesh.SideDownstream}
+}
+
+func upstreamClosed() *mesh.Failure {
+	return &mesh.Failure{Kind: mesh.UpstreamClosed, Side: mesh.SideUpstream, Detail: "connection reset"}
 }
 
 // Interface guards.

@@ -65,7 +65,11 @@ func (t *Ticket) Pick(ch *Choice, shard uint32) (*Host, *mesh.Failure) {
 		if h == nil {
 			return nil, noHost("no original destination")
 		}
-		return h, t.use(h)
+		fail := t.use(h)
+		if fail != nil {
+			c.numbers.circuit.Inc(shard, metrics.CircuitRefused)
+		}
+		return h, fail
 	}
 	st := c.now.Load()
 	for n := 0; ; n++ {

@@ -78,7 +78,7 @@ type Cluster struct {
 	set      *mesh.EndpointSet      // guarded by mu: what discovery said last
 	tickAt   int64                  // guarded by mu: when outlier detection looks next
 	closed   bool                   // guarded by mu
-	handedOn bool                   // guarded by mu: a successor has the pools
+	heir     *Cluster               // guarded by mu: the successor, which has the pools
 	stopping []*health.Checker      // guarded by mu: checks that joinChecks is to end
 }
 
@@ -154,7 +154,7 @@ func (c *Cluster) inherit(prev *Cluster) {
 	if sameRules {
 		c.outlier, c.tickAt = prev.outlier, prev.tickAt
 	}
-	prev.handedOn = true
+	prev.heir = c
 	for addr, h := range prev.hosts {
 		n := &Host{Address: addr, cluster: c, lbHost: &lb.Host{}, outlier: &circuit.HostState{}}
 		if samePools {
@@ -241,13 +241,17 @@ func (c *Cluster) Hosts() []*Host {
 func (c *Cluster) Breaker() *circuit.Breaker { return c.breaker }
 
 // Close ends what the cluster does by itself, and its idle connections unless a successor has them. Requests that still
-// hold it are served to their end.
+// hold it are served to their end. It may be called more than once.
 func (c *Cluster) Close() {
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
 	c.closed = true
 	for _, h := range c.hosts {
 		c.stopCheck(h)
-		if !c.handedOn && h.http != nil {
+		if c.heir == nil && h.http != nil {
 			h.drain()
 		}
 	}

@@ -105,6 +105,7 @@ type View struct {
 	// Ejected, FailedCheck and PendingCheck say why a host is not healthy, as Envoy's health flags do.
 	Ejected, FailedCheck, PendingCheck bool
 	Connections                        int
+	Tried, Missed                      int64 // connections that were to be opened, and those that could not be
 	Active, Total, Success, Errors     int64
 	Circuit                            *circuit.View
 }
@@ -119,6 +120,10 @@ func (h *Host) View(now int64) View {
 		Connections:  h.http.Open() + h.tcp.Open(),
 		Active:       h.Active(),
 		Total:        h.numbers.total.Load(), Success: h.numbers.success.Load(), Errors: h.numbers.errors.Load(),
+	}
+	for _, p := range [...]*pool.Pool{h.http, h.tcp} {
+		all, failed := p.Tried()
+		v.Tried, v.Missed = v.Tried+all, v.Missed+failed
 	}
 	if h.breaker != nil {
 		b := h.breaker.View(now)

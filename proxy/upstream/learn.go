@@ -88,24 +88,30 @@ func (c *Cluster) notify(host mesh.Address, n *mesh.Notice) {
 	c.deps.Notifier.Notify(n)
 }
 
+// limitNumbers are the numbers of each limit.
+var limitNumbers = [...]struct{ open, remaining int }{
+	circuit.Connections: {metrics.LimitCxOpen, metrics.LimitRemainingCx},
+	circuit.Pending:     {metrics.LimitRqPendingOpen, metrics.LimitRemainingPending},
+	circuit.Requests:    {metrics.LimitRqOpen, metrics.LimitRemainingRq},
+	circuit.Retries:     {metrics.LimitRqRetryOpen, metrics.LimitRemainingRetries},
+}
+
 // count makes the numbers that this cluster has beside those of every cluster.
 func (c *Cluster) count(name string) {
 	for p := range c.res {
 		res := c.res[p]
 		l := metrics.NewLimits(c.deps.Stats, name, mesh.Priority(p))
 		c.numbers.limits[p] = l
-		for i, k := range [...]circuit.Resource{
-			metrics.LimitCxOpen: circuit.Connections, metrics.LimitRqPendingOpen: circuit.Pending,
-			metrics.LimitRqOpen: circuit.Requests, metrics.LimitRqRetryOpen: circuit.Retries,
-		} {
-			l.SetFunc(i, func() int64 {
+		for k, n := range limitNumbers {
+			k := circuit.Resource(k)
+			l.SetFunc(n.open, func() int64 {
 				if res.Open(k) {
 					return 1
 				}
 				return 0
 			})
 			if c.Config.Limits[p].TrackRemaining {
-				l.SetFunc(metrics.LimitRemainingCx+i, func() int64 { return int64(res.Remaining(k)) })
+				l.SetFunc(n.remaining, func() int64 { return int64(res.Remaining(k)) })
 			}
 		}
 	}

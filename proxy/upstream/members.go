@@ -177,11 +177,16 @@ func (c *Cluster) rebuild() {
 	c.Stats.Set(metrics.MembershipDegraded, degraded)
 }
 
-// refresh rebuilds after the health of a host changed.
+// refresh rebuilds after the health of a host changed. Where a request that is still on a replaced cluster found that
+// out, it is the successor, which has the same outlier detection, that goes by it.
 func (c *Cluster) refresh() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	heir := c.heir
 	if !c.closed {
 		c.rebuild()
+	}
+	c.mu.Unlock()
+	if heir != nil {
+		heir.refresh()
 	}
 }

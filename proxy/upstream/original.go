@@ -42,14 +42,18 @@ func (c *Cluster) original(to netip.AddrPort) *Host {
 		}
 		h = c.host(addr, h)
 		h.info.Store(&info{endpoint: mesh.Endpoint{Address: addr, Weight: 1}})
-		c.members()
+		if c.closed || c.heir != nil {
+			h.drain() // nobody closes what this cluster keeps any more
+		} else {
+			c.members()
+		}
 	}
 	h.used.Store(mono.Now())
 	c.originals.Store(to, h)
 	return h
 }
 
-// members counts the hosts.
+// members counts the hosts. c.mu is held.
 func (c *Cluster) members() {
 	c.Stats.Set(metrics.MembershipTotal, int64(len(c.hosts)))
 	c.Stats.Set(metrics.MembershipHealthy, int64(len(c.hosts)))
