@@ -44,7 +44,7 @@ func parse(doc string) ([]row, error) {
 			return nil, fmt.Errorf("line %d: the state is %q; allowed are %s", n, r.state, strings.Join(states, ", "))
 		case r.state != "no" && len(r.tests) == 0:
 			return nil, fmt.Errorf("line %d: %q is said to work and names no test", n, r.name)
-		case r.state != "works" && strings.TrimSpace(cells[4]) == "":
+		case r.state == "partly" && strings.TrimSpace(cells[4]) == "":
 			return nil, fmt.Errorf("line %d: %q does not say what is missing", n, r.name)
 		}
 		rows = append(rows, r)
