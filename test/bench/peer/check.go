@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	checkHost = "svc-a.mesh.local"
+	checkPath = "/api/v1/items/42?limit=10"
+	checks    = 10 // requests of the first check
+	answer    = "{\"answer\": 42}"
+	etag      = `"33a64df551425fcc55e4d42a148795d9f25f89d4"`
+)
+
+// origin is an upstream that remembers what reached it.
+type origin struct {
+	mu    sync.Mutex
+	seen  []received
+	conns map[string]bool
+}
+
+type received struct {
+	host, uri, id, trace, proto string
+	body                        int
+	whole                       bool // and each byte as it was sent
+}
+
+func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	o.mu.Lock()
+	o.seen = append(o.seen, received{
+		r.Host, r.RequestURI, r.Header.Get("X-Request-Id"), r.Header.Get("Traceparent"), r.Proto, len(body),
+		err == nil && len(bytes.Trim(body, "x")) == 0,
+	})
+	o.conns[r.RemoteAddr] = true
+	o.mu.Unlock()
+	w.Header().Set("Etag", etag)
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = io.WriteString(w, answer)
+}
+
+func (o *origin) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.seen)
+}
+
+func (o *origin) last() received {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.seen) == 0 {
+		return received{}
+	}
+	return o.seen[len(o.seen)-1]
+}
+
+// Check sends requests through a running peer to upstreams of its own, and returns what it does not do of the job.
+func Check(ctx context.Context, at Place) error {
+	var origins [3]*origin
+	for i, a := range []netip.AddrPort{at.Upstreams[0], at.Upstreams[1], at.Other} {
+		origins[i] = &origin{conns: map[string]bool{}}
+		l, err := net.Listen("tcp", a.String())
+		if err != nil {
+			return fmt.Errorf("peer: %w", err)
+		}
+		s := &http.Server{Handler: origins[i], ReadHeaderTimeout: 10 * time.Second}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = s.Serve(l)
+		}()
+		defer func() { _ = s.Close(); <-done }()
+	}
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 1}, Timeout: 10 * time.Second}
+	defer client.CloseIdleConnections()
+	c := &check{client: client, base: "http://" + at.Listen.String()}
+	c.routes(ctx, origins)
+	c.fields(ctx, origins)
+	c.upload(ctx, origins)
+	c.hangUp(ctx)
+	return errors.Join(c.failed...)
+}
+
+// check gathers what is wrong.
+type check struct {
+	client *http.Client
+	base   string
+	failed []error
+}
+
+func (c *check) fail(format string, args ...any) {
+	c.failed = append(c.failed, fmt.Errorf(format, args...))
+}
+
+// ask returns the answer to a request, or nil where there was none.
+func (c *check) ask(ctx context.Context, method, host, path string, body io.Reader) (*http.Response, string) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		c.fail("%w", err)
+		return nil, ""
+	}
+	r.Host = host
+	r.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	resp, err := c.client.Do(r)
+	if err != nil {
+		c.fail("%s %s of %s has no answer: %w", method, path, host, err)
+		return nil, ""
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.fail("%s %s of %s has half an answer: %w", method, path, host, err)
+		return nil, ""
+	}
+	return resp, string(b)
+}
+
+// routes looks whether host and prefix choose the cluster.
+func (c *check) routes(ctx context.Context, origins [3]*origin) {
+	for _, tt := range []struct {
+		host, path string
+		status     int
+		other      bool
+	}{
+		{checkHost, "/api/v2/x", 200, true},
+		{"svc-b.mesh.local", "/anything", 200, true},
+		{checkHost, "/other", 404, false},
+		{"svc-c.mesh.local", checkPath, 404, false},
+	} {
+		before := origins[2].count()
+		resp, _ := c.ask(ctx, http.MethodGet, tt.host, tt.path, nil)
+		if resp == nil {
+			continue
+		}
+		if resp.StatusCode != tt.status {
+			c.fail("%s of %s has status %d, want %d", tt.path, tt.host, resp.StatusCode, tt.status)
+		}
+		if reached := origins[2].count() > before; reached != tt.other {
+			c.fail("%s of %s: the second cluster was reached: %v, want %v", tt.path, tt.host, reached, tt.other)
+		}
+	}
+}
+
+// fields looks at a row of plain requests from both ends.
+func (c *check) fields(ctx context.Context, origins [3]*origin) {
+	for range checks {
+		resp, body := c.ask(ctx, http.MethodGet, checkHost, checkPath, nil)
+		if resp == nil {
+			return
+		}
+		if resp.StatusCode != 200 || body != answer || resp.Header.Get("Etag") != etag || resp.ContentLength != int64(len(answer)) {
+			c.fail("the answer is changed: status %d, body %q, ETag %q, length %d", resp.StatusCode, body, resp.Header.Get("Etag"), resp.ContentLength)
+		}
+		if _, err := strconv.ParseFloat(resp.Header.Get("X-Envoy-Upstream-Service-Time"), 64); err != nil {
+			c.fail("x-envoy-upstream-service-time is %q at the client", resp.Header.Get("X-Envoy-Upstream-Service-Time"))
+		}
+		if resp.ProtoMajor != 1 || resp.ProtoMinor != 1 || resp.Close {
+			c.fail("the connection to the client is not kept: %s", resp.Proto)
+		}
+	}
+	ids := map[string]bool{}
+	for i, o := range origins[:2] {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if n := len(o.seen); n < checks/2-1 || n > checks/2+1 {
+			c.fail("upstream %d had %d of %d requests, so they do not take turns", i, n, checks)
+		}
+		if n := len(o.conns); n > 2 {
+			c.fail("upstream %d had %d connections for %d requests, so they are not kept", i, n, len(o.seen))
+		}
+		for _, s := range o.seen {
+			ids[s.id] = true
+			if s.host != checkHost || s.uri != checkPath || s.trace == "" || s.proto != "HTTP/1.1" {
+				c.fail("the request is changed: %s %s of %q, traceparent %q", s.proto, s.uri, s.host, s.trace)
+			}
+		}
+	}
+	if ids[""] {
+		c.fail("x-request-id is missing at the upstream")
+	}
+}
+
+// upload looks whether a body arrives whole.
+func (c *check) upload(ctx context.Context, origins [3]*origin) {
+	const size = 64 << 10
+	resp, body := c.ask(ctx, http.MethodPost, checkHost, checkPath, strings.NewReader(strings.Repeat("x", size)))
+	if resp != nil && (resp.StatusCode != 200 || body != answer) {
+		c.fail("an upload has status %d and body %q", resp.StatusCode, body)
+	}
+	arrived := 0
+	for _, o := range origins[:2] {
+		if last := o.last(); last.body == size && last.whole {
+			arrived++
+		}
+	}
+	if arrived != 1 {
+		c.fail("an upload of %d bytes arrived whole %d times", size, arrived)
+	}
+}
+
+// hangUp looks whether the peer closes when it is asked to, which the row with a connection per request waits for.
+func (c *check) hangUp(ctx context.Context) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp", strings.TrimPrefix(c.base, "http://"))
+	if err != nil {
+		c.fail("%w", err)
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", checkPath, checkHost)
+	b, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 200")) || !bytes.HasSuffix(b, []byte(answer)) {
+		c.fail("a connection with Connection: close is not closed behind its answer: %d bytes, %v", len(b), err)
+	}
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command reverseproxy is the peer that anyone can write: the standard library's ReverseProxy with the job of the others.
+package main
+
+import (
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+func main() {
+	listen := flag.String("listen", "", "`address` to listen on")
+	v1 := flag.String("v1", "", "`addresses` of the first cluster, separated by commas")
+	v2 := flag.String("v2", "", "`address` of the second cluster")
+	flag.Parse()
+	runtime.GOMAXPROCS(1)
+	if err := serve(*listen, strings.Split(*v1, ","), *v2); err != nil {
+		fmt.Fprintln(os.Stderr, "reverseproxy:", err)
+		os.Exit(1)
+	}
+}
+
+func serve(listen string, v1 []string, v2 string) error {
+	s := &http.Server{
+		Addr: listen, Handler: router(cluster(v1...), cluster(v2)),
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour,
+	}
+	return s.ListenAndServe()
+}
+
+// router chooses by host and prefix.
+func router(v1, v2 http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Host == "svc-a.mesh.local" && strings.HasPrefix(r.URL.Path, "/api/v1"):
+			v1.ServeHTTP(w, r)
+		case r.Host == "svc-a.mesh.local" && strings.HasPrefix(r.URL.Path, "/api/v2"), r.Host == "svc-b.mesh.local":
+			v2.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// cluster forwards to the hosts in turn.
+func cluster(hosts ...string) http.Handler {
+	var turn atomic.Uint64
+	return &httputil.ReverseProxy{
+		Transport: &timed{http.Transport{
+			DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
+			MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Minute, DisableCompression: true,
+			ResponseHeaderTimeout: 15 * time.Second,
+		}},
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", hosts[turn.Add(1)%uint64(len(hosts))]
+			r.Out.Header.Set("X-Request-Id", rand.Text())
+		},
+	}
+}
+
+// timed tells how long the upstream took.
+type timed struct{ http.Transport }
+
+func (t *timed) RoundTrip(r *http.Request) (*http.Response, error) {
+	began := time.Now()
+	resp, err := t.Transport.RoundTrip(r)
+	if err == nil {
+		resp.Header.Set("X-Envoy-Upstream-Service-Time", strconv.FormatInt(time.Since(began).Milliseconds(), 10))
+	}
+	return resp, err
+}

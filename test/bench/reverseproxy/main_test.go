@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"github.com/meshtap/meshtap/test/bench/peer"
+)
+
+// The program does the job that it is compared by.
+func TestJob(t *testing.T) {
+	t.Parallel()
+	var at [4]netip.AddrPort
+	var listeners [4]net.Listener
+	for i := range at {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[i], listeners[i] = netip.MustParseAddrPort(l.Addr().String()), l
+	}
+	for _, l := range listeners[1:] {
+		_ = l.Close() // the check listens there
+	}
+	place := peer.Place{Listen: at[0], Upstreams: [2]netip.AddrPort{at[1], at[2]}, Other: at[3]}
+	s := &http.Server{Handler: router(cluster(at[1].String(), at[2].String()), cluster(at[3].String()))}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(listeners[0])
+	}()
+	defer func() { _ = s.Close(); <-done }()
+	if err := peer.Check(t.Context(), place); err != nil {
+		t.Error(err)
+	}
+}
