@@ -323,6 +323,9 @@ func (s *Server) tick() {
 	}
 }
 
+// StartDrain asks the clients of the selected listeners to leave, and does not wait for that.
+func (s *Server) StartDrain(scope listener.Scope) { s.listeners.StartDrain(scope) }
+
 // Drain asks the clients of the selected listeners to leave, while it goes on accepting: answers close their
 // connections. It returns when there has been no connection for the time quiet, or when ctx is over, with the number of
 // connections that are left then.

@@ -54,7 +54,11 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 		return d.linger()
 	}
 	expired := c.Expired()
+	d.h1.Edge()
 	for {
+		if d.h1.Dry() {
+			return d.wait()
+		}
 		st := d.m.streams.Get().(*stream)
 		st.x.Begin(w, mono.Now(), rand.Uint64())
 		ok, err := d.h1.Poll(&st.h1, &st.x.Request)

@@ -22,20 +22,13 @@ func InboundOnly(l *mesh.Listener) bool { return l.Direction == mesh.Inbound }
 // Named selects one listener.
 func Named(name string) Scope { return func(l *mesh.Listener) bool { return l.Name == name } }
 
-// Drain tells the connections of the selected listeners to end when they can, and waits until none is left or ctx is
-// over; it returns how many are left. The listeners go on accepting, and tell new connections the same: their clients may
-// not have heard yet that this proxy leaves. They drain for good.
+// StartDrain tells the connections of the selected listeners to end when they can. The listeners go on accepting, and
+// tell new connections the same: their clients may not have heard yet that this proxy leaves. They drain for good.
+func (s *Set) StartDrain(scope Scope) { s.startDrain(scope) }
+
+// Drain is StartDrain, and waits until no connection is left or ctx is over; it returns how many are left.
 func (s *Set) Drain(ctx context.Context, scope Scope) (left int64) {
-	s.mu.Lock()
-	var ls []*listener
-	for _, l := range s.live {
-		if scope(l.cfg.Load().Listener) {
-			l.drain.Store(true)
-			l.kick()
-			ls = append(ls, l)
-		}
-	}
-	s.mu.Unlock()
+	ls := s.startDrain(scope)
 	s.await(func() bool {
 		left = 0
 		for _, l := range ls {
@@ -44,6 +37,19 @@ func (s *Set) Drain(ctx context.Context, scope Scope) (left int64) {
 		return left == 0
 	}, ctx.Done(), nil)
 	return left
+}
+
+func (s *Set) startDrain(scope Scope) (ls []*listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.live {
+		if scope(l.cfg.Load().Listener) {
+			l.drain.Store(true)
+			l.kick()
+			ls = append(ls, l)
+		}
+	}
+	return ls
 }
 
 // StopAccepting closes the sockets of the selected listeners for good, after what is in their queues was taken. Their

@@ -231,6 +231,7 @@ func (a *App) drainListeners(o admin.DrainOptions) error {
 		scope = listener.InboundOnly
 	}
 	if o.Graceful || o.SkipExit {
+		a.server.StartDrain(scope) // before the answer, so that who asked can count on it
 		a.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), a.opt.DrainTime)
 			defer cancel()

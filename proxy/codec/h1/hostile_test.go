@@ -71,6 +71,7 @@ func TestDripIsNotParsedAgainAndAgain(t *testing.T) {
 	parsed, looks := 0, 0
 	for {
 		before := s.tried
+		s.Edge()
 		ok, err := s.Poll(&st, &q)
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,8 @@ type Server struct {
 	// part is the beginning of a head whose rest has not come, and tried how much of the head was parsed in vain.
 	part  []byte
 	tried int
+	// dry says that the last read took all there was. What has come since has brought an edge.
+	dry bool
 }
 
 // Init prepares s for a new connection.
@@ -44,32 +46,44 @@ func (s *Server) Init(conn Conn, bufs *bytebuf.Pool, lim *Limits) {
 // connection can go idle then, Pending tells whether it is in the middle of a head. The error is io.EOF at the end of
 // the connection, and *codec.ProtocolError for a message that is refused.
 func (s *Server) Poll(st *ServerStream, q *codec.Request) (ok bool, err error) {
-	dry := false
 	for {
 		if s.buf != nil && s.buf.Len() > 0 {
 			if ok, err = s.parse(st, q); ok || err != nil {
 				return ok, err
 			}
 		}
-		if dry {
+		if s.dry {
 			s.shelve()
 			return false, nil
 		}
 		s.unshelve()
-		free := s.buf.Free()
-		n, err := s.conn.TryRead(free)
-		if err == socket.ErrWouldBlock {
-			s.shelve()
-			return false, nil
-		}
-		if err != nil {
+		if err = s.read(); err != nil && err != socket.ErrWouldBlock {
 			s.Close()
 			return false, err
 		}
-		s.buf.Hi += n
-		// A short read has emptied the socket, unless a hang-up came with the bytes and needs to be read too.
-		dry = n < len(free) && !s.conn.HungUp()
 	}
+}
+
+// read reads once, behind what is in the buffer.
+func (s *Server) read() error {
+	free := s.buf.Free()
+	n, err := s.conn.TryRead(free)
+	s.buf.Hi += n
+	// A short read has emptied the socket, unless a hang-up came with the bytes and needs to be read too.
+	s.dry = err == socket.ErrWouldBlock || err == nil && n < len(free) && !s.conn.HungUp()
+	return err
+}
+
+// Edge says that something has come on the connection, so that it is worth reading.
+func (s *Server) Edge() { s.dry = false }
+
+// Dry reports whether there is nothing to do before the next edge, and gives the buffer back then.
+func (s *Server) Dry() bool {
+	if !s.dry || s.buf != nil && s.buf.Len() > 0 {
+		return false
+	}
+	s.shelve()
+	return true
 }
 
 // parse tries to read a head at the front of the buffer.
@@ -235,10 +249,9 @@ func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 			s.buf = s.bufs.Get()
 		}
 		s.buf.Lo, s.buf.Hi = bytebuf.Room, bytebuf.Room
-		n, err := s.conn.TryRead(s.buf.Free())
+		err := s.read()
 		switch {
 		case err == nil:
-			s.buf.Hi += n
 		case err == socket.ErrWouldBlock:
 			s.bufs.Put(s.buf)
 			s.buf = nil

@@ -82,10 +82,57 @@ func server(in ...string) (*Server, *wire) {
 	return s, c
 }
 
+// TestDry: a read that leaves nothing behind is the last until there is an edge; one that may have left something, or that a
+// hang-up came with, is not.
+func TestDry(t *testing.T) {
+	t.Parallel()
+	get := "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+	s, w := server()
+	w.now = []byte(get)
+	var st ServerStream
+	var q codec.Request
+	if s.Dry() {
+		t.Error("nothing was read yet")
+	}
+	if ok, err := s.Poll(&st, &q); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if !s.Dry() || s.buf != nil {
+		t.Error("the request was all there was, and its buffer should be back")
+	}
+	w.now = []byte(get)
+	if ok, err := s.Poll(&st, &q); ok || err != nil {
+		t.Errorf("read without an edge: %v, %v", ok, err)
+	}
+	s.Edge()
+	if ok, err := s.Poll(&st, &q); !ok || err != nil {
+		t.Errorf("after the edge: %v, %v", ok, err)
+	}
+
+	s, w = server()
+	w.now = []byte(get + get)
+	if ok, err := s.Poll(&st, &q); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if s.Dry() {
+		t.Error("a second request is here already")
+	}
+
+	s, w = server()
+	w.now, w.hung = []byte(get), true
+	if ok, err := s.Poll(&st, &q); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if s.Dry() {
+		t.Error("the hang-up was not read yet")
+	}
+}
+
 // next polls until there is a request, as the idle set would.
 func next(t *testing.T, s *Server, c *wire, st *ServerStream, q *codec.Request) error {
 	t.Helper()
 	for range 1000 {
+		s.Edge()
 		ok, err := s.Poll(st, q)
 		if ok || err != nil {
 			return err
@@ -332,6 +379,7 @@ func TestNoAllocations(t *testing.T) {
 		c.out.Reset()
 		up.out.Reset()
 		c.now, up.now = in, answer
+		s.Edge()
 		if ok, err := s.Poll(&st, &q); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
