@@ -61,6 +61,9 @@ bench-compare: ## Say what changed between two results: OLD=FILE NEW=FILE
 bench-doc: ## Write docs/perf.md and its charts from a result: JSON=FILE
 	cd test/bench && $(GO) run . doc -out ../../docs/perf.md $(abspath $(JSON))
 
+pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under the benchmark's loads
+	test/pgo.sh $(BENCHDIR)/bench
+
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...
 
@@ -106,4 +109,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test pgo generate fmt staticcheck lint tools licences vuln deps docs check image cover clean

@@ -95,6 +95,9 @@ func (s *Server) ownEndpoints() []*endpoint {
 			params: []param{{"format", "One of (ndjson, sse); sse is the default for clients that accept text/event-stream"}}}),
 		when(v.Circuits != nil, &endpoint{path: "/circuits", help: "print the states of circuit breakers", serve: s.circuits}),
 		when(v.XDS != nil, &endpoint{path: "/xds", help: "print how the proxy stands with its control plane", serve: s.xds}),
+		when(true, &endpoint{path: "/profile", help: "take a profile, in the form of pprof", places: s.profiles, serve: s.profile,
+			params: []param{{"kind", "One of (cpu, heap, goroutine); cpu is the default"},
+				{"seconds", "How long to take a cpu profile, from 1 to 120; 10 is the default"}}}),
 	)
 }
 

@@ -62,8 +62,8 @@ type Server struct {
 	help   string
 	http   fasthttp.Server
 
-	// dumps and streams have a place for each long answer at work.
-	dumps, streams chan struct{}
+	// dumps, streams and profiles have a place for each long answer at work.
+	dumps, streams, profiles chan struct{}
 
 	wg   sync.WaitGroup
 	done chan struct{}
@@ -86,6 +86,7 @@ func New(c Config, v Views, d Deps) *Server {
 	s := &Server{
 		config: c, views: v, deps: d,
 		dumps: make(chan struct{}, maxDumps), streams: make(chan struct{}, maxStreams),
+		profiles: make(chan struct{}, 1), // Go takes one CPU profile at a time
 		done: make(chan struct{}), conns: map[*conn]struct{}{},
 	}
 	s.route()
