@@ -8,6 +8,8 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  := -s -w -X $(PKG)/internal/version.Number=$(VERSION) -X $(PKG)/internal/version.Revision=$(REVISION)
 TOOL     := $(GO) tool -modfile=test/tools/go.mod
 FUZZTIME ?= 20s
+# The profile makes the proxy some percent faster and a first build half as long again; "off" leaves it out.
+PGO      ?= auto
 BENCHDIR := $(CACHE)/bench-peers
 ROUNDS   ?= 5
 export CGO_ENABLED ?= 0
@@ -19,11 +21,15 @@ help: ## Show this list
 
 build: ## Build bin/meshtap and bin/meshtapd, static
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtap ./cmd/meshtap
+	$(GO) build -pgo=$(PGO) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtap ./cmd/meshtap
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtapd ./cmd/meshtapd
 
+demo: PGO := off
 demo: build ## Build, then run three toy services behind sidecars; see README.md
 	$(BIN)/meshtapd demo
+
+# What is tested is not built with the compiler's profile, which doubles the time of a build.
+test race rules fuzz netns e2e interop: export GOFLAGS := $(GOFLAGS) -pgo=off
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
