@@ -175,7 +175,7 @@ func recordedProxy(ts *testscript.TestScript, neg bool, args []string) {
 				<-r.Context().Done()
 			}
 		})}
-		go s.Serve(l) //nolint:errcheck // it ends with Close
+		go s.Serve(l)
 		ts.Defer(func() { s.Close() })
 	}
 }

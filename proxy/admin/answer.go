@@ -62,7 +62,7 @@ func jsonAnswer(v any) (*answer, error) {
 	}
 	var out bytes.Buffer
 	j := &jsonWriter{w: bufio.NewWriter(&out)}
-	j.Write(append(b, '\n'))
+	_, _ = j.Write(append(b, '\n'))
 	j.Flush() // writing to a bytes.Buffer does not fail
 	return &answer{status: http.StatusOK, contentType: typeJSON, body: out.Bytes()}, nil
 }

@@ -66,7 +66,7 @@ func (c *conn) stream(write func(context.Context) error) error {
 		cancel()
 	}
 	c.mu.Unlock()
-	c.SetReadDeadline(time.Time{})
+	_ = c.SetReadDeadline(time.Time{})
 	var wg sync.WaitGroup
 	wg.Go(func() { // a client that hangs up ends the read
 		var p [64]byte

@@ -87,7 +87,7 @@ func New(c Config, v Views, d Deps) *Server {
 		config: c, views: v, deps: d,
 		dumps: make(chan struct{}, maxDumps), streams: make(chan struct{}, maxStreams),
 		profiles: make(chan struct{}, 1), // Go takes one CPU profile at a time
-		done: make(chan struct{}), conns: map[*conn]struct{}{},
+		done:     make(chan struct{}), conns: map[*conn]struct{}{},
 	}
 	s.route()
 	s.http = fasthttp.Server{
@@ -245,7 +245,7 @@ func (s *Server) admit(c net.Conn) *conn {
 	}
 	s.mu.Unlock()
 	c.SetWriteDeadline(time.Now().Add(time.Millisecond)) // there is room in a new socket's buffer
-	c.Write([]byte("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
+	_, _ = c.Write([]byte("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"))
 	c.Close()
 	return nil
 }
@@ -257,5 +257,5 @@ func (s *Server) serve(c *conn) {
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
-	s.http.ServeConn(c) // its error is the client's
+	_ = s.http.ServeConn(c) // its error is the client's
 }

@@ -135,7 +135,7 @@ func lower(b []byte) string {
 // answer sends an answer of our own that is in x.Response.
 func (st *stream) answer(body []byte) {
 	x := &st.x
-	x.Stream.Body().Buffered() // a body that is here whole need not end the connection
+	_, _, _ = x.Stream.Body().Buffered() // a body that is here whole need not end the connection
 	if err := x.Send(bytebuf.Of(body), true); err != nil {
 		x.Outcome.Failure, x.Outcome.Side = mesh.DownstreamClosed, mesh.SideDownstream
 		x.Outcome.Flags |= mesh.FlagDC

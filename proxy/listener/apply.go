@@ -237,7 +237,7 @@ func (s *Set) own(sockets map[socketKey]*boundSocket) {
 		b.owner.Store(l)
 		if b.backlog != c.Backlog {
 			b.backlog = c.Backlog
-			b.sock.SetBacklog(c.Backlog)
+			_ = b.sock.SetBacklog(c.Backlog)
 		}
 	}
 }

@@ -144,7 +144,7 @@ func (u *upward) move(w *socket.Worker) error {
 		bufs.Put(b)
 		switch {
 		case err == io.EOF:
-			t.up.Peer.CloseWrite() // where it has gone altogether, the other direction knows
+			_ = t.up.Peer.CloseWrite() // where it has gone altogether, the other direction knows
 			t.awaitReset()
 			return nil
 		case err == socket.ErrWouldBlock:

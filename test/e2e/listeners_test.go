@@ -84,7 +84,7 @@ func TestListenersComeAndGoUnderLoad(t *testing.T) {
 		s.known.Store(&[]string{s.r.Addr("main")})
 		l.After(50)
 		// The same one moves, where its clients do not follow at once.
-		next := uint16(nobodyAt(t))
+		next := nobodyAt(t)
 		s.send(map[string]uint16{"main": next})
 		moves = append(moves, s.r.Addr("main"))
 		s.known.Store(&[]string{s.r.Addr("main")})

@@ -72,7 +72,7 @@ func New(m *Mesh, cfg Config) *Server {
 		cfg.Patience = defaultPatience
 	}
 	boot := make([]byte, 4)
-	rand.Read(boot) //nolint:errcheck // it never fails (crypto/rand)
+	rand.Read(boot) // it never fails (crypto/rand)
 	return &Server{
 		log: cfg.Log, patience: cfg.Patience, prefix: hex.EncodeToString(boot) + ".",
 		mesh: m, views: map[Node]*view{}, streams: map[streamID]*stream{},
@@ -115,7 +115,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		timer := time.AfterFunc(stopTime, g.Stop)
 		g.GracefulStop()
 		timer.Stop()
-		<-served
+		<-served //nolint:errcheck // it was told to end
 	}
 	s.wg.Wait()
 	return err

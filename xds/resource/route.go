@@ -57,7 +57,7 @@ func (s *scope) virtualHost(p *at, t *mesh.RouteTable, m *routev3.VirtualHost) *
 		Domains:                lower(m.GetDomains()),
 		Headers:                s.headerOps(p, m),
 		Retry:                  s.retryPolicy(p.field("retry_policy"), m.GetRetryPolicy()),
-		RequireTLS:             mesh.RequireTLS(tlsRequirement(m.GetRequireTls())),
+		RequireTLS:             tlsRequirement(m.GetRequireTls()),
 		AttemptCountInRequest:  m.GetIncludeRequestAttemptCount(),
 		AttemptCountInResponse: m.GetIncludeAttemptCountInResponse(),
 	}

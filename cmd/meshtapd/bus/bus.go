@@ -198,7 +198,7 @@ func token(path string) (string, error) {
 		return t, err
 	}
 	raw := make([]byte, 32)
-	rand.Read(raw) //nolint:errcheck // it never fails (crypto/rand)
+	rand.Read(raw) // it never fails (crypto/rand)
 	t = base64.RawURLEncoding.EncodeToString(raw)
 	return t, os.WriteFile(path, []byte(t+"\n"), 0o600)
 }

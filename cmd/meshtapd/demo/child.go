@@ -131,7 +131,7 @@ func term(children []*child, patience time.Duration) {
 func (c *child) signal(s os.Signal) {
 	// A process that has ended needs no signal.
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		c.tail.Write([]byte(err.Error() + "\n"))
+		_, _ = c.tail.Write([]byte(err.Error() + "\n"))
 	}
 }
 

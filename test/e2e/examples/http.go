@@ -222,7 +222,7 @@ func breaker(t *testing.T, r *Rig) {
 // webSocket: what follows the upgrade goes both ways.
 func webSocket(t *testing.T, r *Rig) {
 	c := r.Dial("")
-	io.WriteString(c, "GET /chat HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"+
+	_, _ = io.WriteString(c, "GET /chat HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"+
 		"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	br := newReader(c)
 	resp, err := http.ReadResponse(br, nil)
