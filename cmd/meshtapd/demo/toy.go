@@ -63,7 +63,7 @@ func (t Toy) Run(ctx context.Context, ln net.Listener, commands io.Reader, answe
 		return nil // whoever is left is cut off
 	}
 	ln.Close() // a server that has only begun does not know its listener yet
-	<-served //nolint:errcheck // it was told to end
+	<-served   //nolint:errcheck // it was told to end
 	return nil
 }
 

@@ -98,7 +98,7 @@ func (w *World) Start(ctx context.Context) error {
 		return err
 	case c := <-w.nursery.deaths:
 		cancel()
-		<-ready
+		<-ready //nolint:errcheck // what it says is of no interest any more
 		return c.death()
 	}
 }

@@ -144,7 +144,7 @@ func Serve(ctx context.Context, ln net.Listener, handle fasthttp.RequestHandler)
 		err = nil // whoever is left is cut off
 	}
 	ln.Close() // a server that has only begun does not know its listener yet
-	<-served //nolint:errcheck // it was told to end
+	<-served   //nolint:errcheck // it was told to end
 	return err
 }
 
