@@ -31,7 +31,7 @@ type pkg struct {
 }
 
 var packages = sync.OnceValues(func() (map[string]*pkg, error) {
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,Name,GoFiles,Imports,Standard", "./...")
+	cmd := exec.Command("go", "list", "-pgo=off", "-json=ImportPath,Dir,Doc,Name,GoFiles,Imports,Standard", "./...")
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

@@ -71,7 +71,7 @@ func run(out io.Writer, root string) error {
 
 // linked returns the modules that the binaries link, each once, without our own.
 func linked(root string) ([]module, error) {
-	cmd := exec.Command("go", "list", "-deps", "-json=Module", "./cmd/...")
+	cmd := exec.Command("go", "list", "-pgo=off", "-deps", "-json=Module", "./cmd/...")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	b, err := cmd.Output()
 	if err != nil {
