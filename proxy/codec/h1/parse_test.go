@@ -407,16 +407,3 @@ func FuzzChunks(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkParseRequest(b *testing.B) {
-	in := crlf("GET /api/v1/orders/42 HTTP/1.1\nHost: orders.default.svc\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\nAccept: text/html,application/xhtml+xml\nAccept-Language: en-US,en;q=0.5\nAccept-Encoding: gzip, deflate\nX-Forwarded-For: 10.1.2.3\nX-B3-TraceId: 463ac35c9f6413ad48485a3953bb6124\nCookie: session=abcdef0123456789\nCache-Control: no-cache\nConnection: keep-alive\n\n")
-	var q codec.Request
-	lim := Defaults()
-	b.SetBytes(int64(len(in)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if n, _, err := parseRequest(in, &q, &lim); n != len(in) || err != nil {
-			b.Fatal(n, err)
-		}
-	}
-}

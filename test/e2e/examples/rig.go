@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ type Rig struct {
 	// Envoy says that the proxy is one.
 	Envoy bool
 
-	listeners map[string]string
+	listeners atomic.Pointer[map[string]string] // a load asks while the test looks again
 }
 
 // NewRig starts what an example needs around the proxy, and not the proxy.
@@ -167,29 +168,34 @@ func (r *Rig) Start(text, envoy string, args ...string) {
 		r.serveResources()
 	}
 	r.Proxy.Ready()
-	r.listeners = r.Admin.Listeners()
+	r.Relisten()
 }
 
 // Has reports whether there was a listener of this name when the proxy was asked last.
-func (r *Rig) Has(listener string) bool { return r.listeners[listener] != "" }
+func (r *Rig) Has(listener string) bool { return r.known()[listener] != "" }
 
 // Relisten asks the proxy for its listeners again.
-func (r *Rig) Relisten() { r.listeners = r.Admin.Listeners() }
+func (r *Rig) Relisten() {
+	l := r.Admin.Listeners()
+	r.listeners.Store(&l)
+}
+
+func (r *Rig) known() map[string]string { return *r.listeners.Load() }
 
 // Addr returns where a listener is; "" means the only one, or the one called http.
 func (r *Rig) Addr(listener string) string {
 	r.T.Helper()
 	if listener == "" {
 		listener = "http"
-		for name := range r.listeners {
-			if len(r.listeners) == 1 {
+		for name := range r.known() {
+			if len(r.known()) == 1 {
 				listener = name
 			}
 		}
 	}
-	addr := r.listeners[listener]
+	addr := r.known()[listener]
 	if addr == "" {
-		r.T.Fatalf("examples: there is no listener %q among %v", listener, r.listeners)
+		r.T.Fatalf("examples: there is no listener %q among %v", listener, r.known())
 	}
 	return addr
 }

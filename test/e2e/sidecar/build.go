@@ -39,7 +39,7 @@ func build(dir string) error {
 	}
 	path := filepath.Join(dir, "meshtap")
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if RaceEnabled {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "github.com/meshtap/meshtap/cmd/meshtap")...).CombinedOutput()

@@ -4,4 +4,5 @@
 
 package sidecar
 
-const raceEnabled = true
+// RaceEnabled says that the tests, and so the proxy, run under the race detector.
+const RaceEnabled = true
