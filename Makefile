@@ -12,6 +12,7 @@ FUZZTIME ?= 20s
 PGO      ?= auto
 BENCHDIR := $(CACHE)/bench-peers
 ROUNDS   ?= 5
+SESSIONS ?= 20000
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,7 @@ demo: build ## Build, then run three toy services behind sidecars; see README.md
 	$(BIN)/meshtapd demo
 
 # What is tested is not built with the compiler's profile, which doubles the time of a build.
-test race rules fuzz netns e2e interop: export GOFLAGS := $(GOFLAGS) -pgo=off
+test race soak rules fuzz netns e2e interop: export GOFLAGS := $(GOFLAGS) -pgo=off
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
@@ -69,6 +70,9 @@ bench-doc: ## Write docs/perf.md and its charts from a result: JSON=FILE
 
 pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under the benchmark's loads
 	test/pgo.sh $(BENCHDIR)/bench
+
+soak: ## Chaos under the race detector, of SESSIONS connections (default 20000, some ten minutes)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.sessions=$(SESSIONS)
 
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...
@@ -115,4 +119,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test pgo generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
