@@ -56,12 +56,16 @@ func httpVersion(p []byte) (protocol string, state answer) {
 	if len(rest) > 0 && rest[0] != ' ' && rest[0] != '\t' {
 		return "", no
 	}
+	behind, connect := rest, string(line[:method]) == "CONNECT"
 	rest = trimLeft(rest)
-	if state := target(rest, string(line[:method]) == "CONNECT", complete); state != yes {
+	if state := target(rest, connect, complete); state != yes {
 		return "", state
 	}
-	if !complete {
+	switch {
+	case !complete:
 		return "", perhaps
+	case connect:
+		return version(behind) // net/http, for one, takes a CONNECT whose target is empty
 	}
 	return version(rest)
 }
@@ -98,7 +102,7 @@ func version(rest []byte) (string, answer) {
 	last := bytes.LastIndexFunc(rest, isSpace) + 1
 	v := rest[last:]
 	switch {
-	case last == 0 && rest[0] == '/':
+	case last == 0 && len(rest) > 0 && rest[0] == '/': // a target may be nothing but spaces
 		return "http/1.0", yes
 	case last == 0 || len(v) != len("HTTP/1.1") || string(v[:5]) != "HTTP/" || !isDigit(v[5]) || v[6] != '.' || !isDigit(v[7]):
 		return "", no

@@ -124,7 +124,7 @@ func TestHTTPInspectorLeavesTLSAlone(t *testing.T) {
 func FuzzHTTP(f *testing.F) {
 	for _, s := range []string{
 		"GET / HTTP/1.1\r\nHost: a\r\n\r\n", preface, "GET http://a/ HTTP/1.0\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\n\r\n",
-		"PRI * HTTP/2.0\r\n\r\n",
+		"PRI * HTTP/2.0\r\n\r\n", "CONNECT \x00\r\n", "CONNECT  HTTP/0.0\r\n\r\n",
 		"EHLO x\r\n", "get k\r\n", "GET  /\t HTTP/1.1\n", "\x16\x03\x01", "OPTIONS * HTTP/1.1\r\n\r\n",
 	} {
 		f.Add([]byte(s))
