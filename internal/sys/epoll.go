@@ -45,14 +45,6 @@ func EpollAdd(ep, fd int, events uint32, data uint64) syscall.Errno {
 	return epollCtl(ep, syscall.EPOLL_CTL_ADD, fd, events, data)
 }
 
-// EpollMod changes what fd is registered for.
-func EpollMod(ep, fd int, events uint32, data uint64) syscall.Errno {
-	return epollCtl(ep, syscall.EPOLL_CTL_MOD, fd, events, data)
-}
-
-// EpollDel takes fd out.
-func EpollDel(ep, fd int) syscall.Errno { return epollCtl(ep, syscall.EPOLL_CTL_DEL, fd, 0, 0) }
-
 func epollCtl(ep, op, fd int, events uint32, data uint64) syscall.Errno {
 	e := Event{Events: events}
 	e.data.set(data)

@@ -41,12 +41,3 @@ func Accept(fd int) (nfd int, e syscall.Errno) {
 		}
 	}
 }
-
-// SocketError takes the pending error of a socket.
-func SocketError(fd int) syscall.Errno {
-	v, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
-	if err != nil {
-		return syscall.EBADF
-	}
-	return syscall.Errno(v)
-}

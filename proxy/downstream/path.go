@@ -5,6 +5,7 @@ package downstream
 import (
 	"bytes"
 
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -60,7 +61,7 @@ func canonicalPath(dst, in []byte, cfg *mesh.HTTPManager) ([]byte, pathVerdict) 
 // unescapeSlashes turns %2f and %5c into slash and backslash. Where there are none it returns path itself.
 func unescapeSlashes(path []byte) (out []byte, found bool) {
 	for i := 0; i+2 < len(path); i++ {
-		if c, ok := escape(path[i:]); ok && (c == '/' || c == '\\') {
+		if c, ok := ascii.Escaped(path[i:]); ok && (c == '/' || c == '\\') {
 			found = true
 			break
 		}
@@ -69,7 +70,7 @@ func unescapeSlashes(path []byte) (out []byte, found bool) {
 		return path, false
 	}
 	for i := 0; i < len(path); i++ {
-		if c, ok := escape(path[i:]); ok && (c == '/' || c == '\\') {
+		if c, ok := ascii.Escaped(path[i:]); ok && (c == '/' || c == '\\') {
 			out = append(out, c)
 			i += 2
 			continue
@@ -77,26 +78,6 @@ func unescapeSlashes(path []byte) (out []byte, found bool) {
 		out = append(out, path[i])
 	}
 	return out, true
-}
-
-// escape reads a percent escape at the front of p.
-func escape(p []byte) (c byte, ok bool) {
-	if len(p) < 3 || p[0] != '%' {
-		return 0, false
-	}
-	hi, ok1 := unhex(p[1])
-	lo, ok2 := unhex(p[2])
-	return hi<<4 | lo, ok1 && ok2
-}
-
-func unhex(c byte) (byte, bool) {
-	switch {
-	case c-'0' <= 9:
-		return c - '0', true
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
 }
 
 func unreserved(c byte) bool {
@@ -115,7 +96,7 @@ func normalize(dst, path []byte) (_ []byte, ok bool) {
 		case c == '\\':
 			dst = append(dst, '/')
 		case c == '%':
-			v, valid := escape(path[i:])
+			v, valid := ascii.Escaped(path[i:])
 			switch {
 			case valid && v == 0:
 				return dst, false
@@ -136,7 +117,7 @@ func normalize(dst, path []byte) (_ []byte, ok bool) {
 			dst = append(dst, c)
 		}
 		if stray >= 0 && len(dst) == stray+3 {
-			if _, escapes := escape(dst[stray:]); escapes {
+			if _, escapes := ascii.Escaped(dst[stray:]); escapes {
 				return dst, false
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -118,13 +119,10 @@ func queryParam(query []byte, name string) ([]byte, bool) {
 // does '+', as in Envoy.
 func unescape(dst, s []byte, keep func(byte) bool) []byte {
 	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			hi, lo := unhex(s[i+1]), unhex(s[i+2])
-			if c := hi<<4 | lo; hi < 16 && lo < 16 && (keep == nil || !keep(c)) {
-				dst = append(dst, c)
-				i += 2
-				continue
-			}
+		if c, ok := ascii.Escaped(s[i:]); ok && (keep == nil || !keep(c)) {
+			dst = append(dst, c)
+			i += 2
+			continue
 		}
 		dst = append(dst, s[i])
 	}
@@ -134,16 +132,6 @@ func unescape(dst, s []byte, keep func(byte) bool) []byte {
 // staysEncoded reports whether QUERY_PARAMS(DECODED) leaves a character encoded, as Envoy 1.40 does.
 func staysEncoded(c byte) bool {
 	return c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte("\"<>\\^{|}"), c) >= 0
-}
-
-func unhex(c byte) byte {
-	switch {
-	case c-'0' < 10:
-		return c - '0'
-	case c|0x20-'a' < 6:
-		return c | 0x20 - 'a' + 10
-	}
-	return 16
 }
 
 // grpcNames are the status codes of gRPC as Envoy spells them, in camel case and in snake case.
@@ -178,7 +166,7 @@ func grpcStatus(dst []byte, o *mesh.Outcome, form string) ([]byte, kind) {
 		v = responseHeader(o, "grpc-status")
 	}
 	code := int64(-1) // a status that is not a number
-	switch n, ok := decimal(v); {
+	switch n, ok := ascii.Decimal(v, 10); {
 	case ok:
 		code = n
 	case v == nil && o.Status == 0:
@@ -219,18 +207,4 @@ func grpcOfHTTP(status int) int64 {
 		return 14
 	}
 	return 2
-}
-
-// decimal reads a number of at most ten digits.
-func decimal(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 10 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c-'0' > 9 {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
 }

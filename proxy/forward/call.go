@@ -17,6 +17,7 @@ import (
 	"net/netip"
 
 	"github.com/meshtap/meshtap/circuit"
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
@@ -309,23 +310,10 @@ func (c *Call) answered() {
 	c.facts.Status, c.facts.Sent = x.Response.Status, true
 	c.facts.Answer = heads{x}
 	if c.grpc {
-		c.facts.GRPC, c.facts.IsGRPC = grpcStatus(x.Response.Header.Get("grpc-status"))
+		code, ok := ascii.Decimal(x.Response.Header.Get("grpc-status"), 3)
+		c.facts.GRPC, c.facts.IsGRPC = uint32(code), ok
 	}
 	c.ticket.Answered(x.Response.Status)
-}
-
-// grpcStatus reads a grpc-status; ok is false where there is none that can be read.
-func grpcStatus(v []byte) (code uint32, ok bool) {
-	if len(v) == 0 || len(v) > 3 {
-		return 0, false
-	}
-	for _, d := range v {
-		if d-'0' > 9 {
-			return 0, false
-		}
-		code = code*10 + uint32(d-'0')
-	}
-	return code, true
 }
 
 // failed ends an attempt that gave no answer.

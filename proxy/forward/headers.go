@@ -47,7 +47,7 @@ func (c *Call) prepare() *mesh.RetryPolicy {
 		policy = x.Match.Host.Retry
 	}
 	c.timeouts.request = a.Timeout
-	if envoyHeader(&x.Request.Header) {
+	if x.Request.Header.HasPrefix("x-envoy-") {
 		policy = c.takeHeaders(policy)
 	}
 	if policy != nil {
@@ -69,15 +69,6 @@ func (c *Call) prepare() *mesh.RetryPolicy {
 	c.rewrite()
 	c.requestHeaders()
 	return policy
-}
-
-// envoyHeader reports whether there is any header that takeHeaders looks for.
-func envoyHeader(l *header.List) (found bool) {
-	l.All(func(name, _ []byte) bool {
-		found = len(name) > 8 && header.EqualFold(name[:8], "x-envoy-")
-		return !found
-	})
-	return found
 }
 
 // takeHeaders applies and removes the headers of the request that change timeouts and retries.

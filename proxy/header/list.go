@@ -87,6 +87,15 @@ func (l *List) All(yield func(name, value []byte) bool) {
 	}
 }
 
+// HasPrefix reports whether there is a field whose name begins with this lower-case prefix and goes on.
+func (l *List) HasPrefix(prefix string) (found bool) {
+	l.All(func(name, _ []byte) bool {
+		found = len(name) > len(prefix) && EqualFold(name[:len(prefix)], prefix)
+		return !found
+	})
+	return found
+}
+
 // Get returns the value of the first field with this lower-case name, or nil. A field that is there with an empty value
 // gives an empty slice that is not nil.
 func (l *List) Get(name string) []byte {

@@ -309,3 +309,15 @@ func BenchmarkAppendHTTP1(b *testing.B) {
 		out = l.AppendHTTP1(out[:0])
 	}
 }
+
+func TestHasPrefix(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"X-Envoy-Retry-On": true, "x-envoy-a": true, "x-envoy-": false, "x-envo": false, "y-x-envoy-a": false} {
+		var l header.List
+		l.AddString("host", "a")
+		l.AddString(name, "1")
+		if got := l.HasPrefix("x-envoy-"); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package h1
 import (
 	"bytes"
 
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/proxy/header"
 )
@@ -152,7 +153,7 @@ func (d *decoder) chunks(p []byte, lim *Limits) (from, to, used int, err error) 
 
 // sizeByte takes one byte of a chunk's size line.
 func (d *decoder) sizeByte(c byte) error {
-	v, ok := unhex(c)
+	v, ok := ascii.Unhex(c)
 	switch {
 	case ok && d.digits < 15:
 		d.left = d.left<<4 | int64(v)
@@ -167,16 +168,6 @@ func (d *decoder) sizeByte(c byte) error {
 		return errChunkSize
 	}
 	return nil
-}
-
-func unhex(c byte) (byte, bool) {
-	switch {
-	case c-'0' <= 9:
-		return c - '0', true
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
 }
 
 // trailers collects the trailer section (RFC 9112 section 7.1.2) up to its empty line and reads it. It returns how much

@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
@@ -512,7 +513,7 @@ func (h *head) note(id header.ID, b []byte, v span, l *header.List) error {
 		if h.length >= 0 {
 			return errLengthTwice
 		}
-		n, ok := decimal(val)
+		n, ok := ascii.Decimal(val, 18)
 		if !ok {
 			return errLength
 		}
@@ -597,20 +598,6 @@ func eachToken(val []byte, f func(tok []byte)) {
 		}
 		f(bytes.Trim(tok, " \t"))
 	}
-}
-
-// decimal reads 1*DIGIT of at most 18 digits.
-func decimal(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c-'0' > 9 {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
 }
 
 // control returns the index of the first control byte other than tab, len(b) where there is none. It looks at eight

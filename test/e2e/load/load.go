@@ -101,10 +101,7 @@ func Start(tb testing.TB, o Options) *Load {
 	return l
 }
 
-// Requests returns how many requests have ended so far.
-func (l *Load) Requests() int64 { return l.requests.Load() }
-
-// Failed returns how many of them failed.
+// Failed returns how many requests failed.
 func (l *Load) Failed() int64 { return l.failed.Load() }
 
 // After waits until so many more requests have ended.
