@@ -14,7 +14,8 @@ type Cluster struct {
 	StatName  string
 	Version   string
 	Discovery Discovery
-	// EDSName is the name of the endpoint resource; it defaults to Name.
+	// EDSName is the key of the endpoint resource: its name, with its source where that is not the aggregated stream. The
+	// name defaults to Name.
 	EDSName string
 	// Endpoints are those of a Static cluster.
 	Endpoints *EndpointSet
@@ -38,6 +39,8 @@ type Cluster struct {
 	HealthChecks []HealthCheck
 	Breaker      *Breaker
 	HTTP         UpstreamHTTP
+	// TLS is set where the endpoints speak TLS.
+	TLS *TLSContext
 	// BindSource is the local address of upstream connections; the zero value leaves it to the system.
 	BindSource  netip.AddrPort
 	KeepAlive   *TCPKeepAlive
@@ -155,10 +158,13 @@ type HealthCheck struct {
 	// The intervals below replace Interval in the named state where they are not 0.
 	NoTrafficInterval, UnhealthyInterval, UnhealthyEdgeInterval, HealthyEdgeInterval time.Duration
 	ReuseConnection                                                                  bool
-	AltPort                                                                          uint16
-	// Exactly one of HTTP and TCP is set.
+	// ALPN replaces the application protocols that are offered where the cluster speaks TLS; empty does not.
+	ALPN    []string
+	AltPort uint16
+	// Exactly one of HTTP, TCP and GRPC is set.
 	HTTP *HTTPHealthCheck
 	TCP  *TCPHealthCheck
+	GRPC *GRPCHealthCheck
 }
 
 // HTTPHealthCheck asks for a path.
@@ -169,6 +175,8 @@ type HTTPHealthCheck struct {
 	// Expected and Retriable are half-open ranges of status codes; an empty Expected means 200 alone.
 	Expected, Retriable []StatusRange
 	ServiceName         *StringMatch
+	// HTTP2 speaks HTTP/2 in place of HTTP/1.1.
+	HTTP2 bool
 }
 
 // StatusRange is start <= status < end.
@@ -178,6 +186,12 @@ type StatusRange struct{ Start, End int }
 type TCPHealthCheck struct {
 	Send    []byte
 	Receive [][]byte
+}
+
+// GRPCHealthCheck asks by gRPC's health checking protocol for a service; "" asks for the server as a whole.
+type GRPCHealthCheck struct {
+	Service, Authority string
+	Metadata           []HeaderAdd
 }
 
 // Breaker is Meshtap's own cluster extension: the circuit breaker that opens on what requests experience.
@@ -213,6 +227,7 @@ type UpstreamHTTP struct {
 	MaxStreamDuration        time.Duration
 	MaxHeaderBytes           int
 	MaxHeaderCount           int
+	HTTP2                    HTTP2Options
 }
 
 // UpstreamProtocol selects the HTTP version towards a cluster.
@@ -222,7 +237,10 @@ type UpstreamProtocol uint8
 const (
 	UpstreamHTTP1 UpstreamProtocol = iota
 	UpstreamHTTP2
+	// UpstreamAsDownstream is the protocol of the request that is passed on.
 	UpstreamAsDownstream
+	// UpstreamNegotiated is what the upstream chooses by ALPN, HTTP/1.1 where it does not say.
+	UpstreamNegotiated
 )
 
 // TCPKeepAlive configures probes on upstream connections. A zero field leaves it to the system.

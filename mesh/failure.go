@@ -13,6 +13,15 @@ type Failure struct {
 	Retry RetryVerdict
 	// Detail is the cause in words, for logs: never an address or a secret of the peer.
 	Detail string
+	// Reply is what a client is answered in place of what the kind says, without its flag; nil where the kind has the word.
+	Reply *Reply
+}
+
+// Reply is an answer in place of a failure's own: a status, response code details, and a body of plain text. It is
+// constant.
+type Reply struct {
+	Status        int
+	Details, Body string
 }
 
 // FailureKind is what went wrong. Each kind has one response flag, one status and one name in response code details.

@@ -11,7 +11,7 @@ import (
 type HTTPManager struct {
 	StatPrefix string
 	Codec      Codec
-	// RouteTable is the name of a table of the snapshot, unless the table is written here (Routes).
+	// RouteTable is the key of a table of the snapshot, unless the table is written here (Routes).
 	RouteTable string
 	Routes     *RouteTable
 	// Filters are the HTTP filters before the router, in order.
@@ -59,6 +59,8 @@ type HTTPManager struct {
 	AcceptHTTP10   bool
 	DefaultHost    string
 	EnableTrailers bool
+
+	HTTP2 HTTP2Options
 
 	Upgrades   []Upgrade
 	AccessLogs []AccessLog

@@ -75,6 +75,9 @@ type FilterChain struct {
 	// Key is equal for chains of equal content, so that a listener update drains only the chains that changed.
 	Key   string
 	Match ChainMatch
+	// TLS is set where clients speak TLS. The handshake must end within HandshakeTimeout.
+	TLS              *TLSContext
+	HandshakeTimeout time.Duration
 	// Filters are the network filters before the terminal one.
 	Filters []Extension
 	// Exactly one of HTTP and TCP is the terminal filter.

@@ -35,6 +35,8 @@ const (
 	// NoticeConfigTimeout: a wait for configuration ran out, and what was there went into force without it. Config's
 	// Errors say what was missing.
 	NoticeConfigTimeout
+	// NoticeDrained: the drain is over; Lifecycle's Connections are those that were left.
+	NoticeDrained
 	// NumNoticeKinds is the number of kinds. It stays the last, so that a table of all kinds can be held against it.
 	NumNoticeKinds
 )

@@ -24,11 +24,13 @@ type Outcome struct {
 
 	// Who and where. Local is the address the client connected to; OriginalDst is where it was going before it was
 	// redirected, and is Local where it was not.
-	Listener, FilterChain  string
-	Direction              Direction
-	Remote, Local          netip.AddrPort
-	DirectRemote           netip.AddrPort
-	ServerName             string
+	Listener, FilterChain string
+	Direction             Direction
+	Remote, Local         netip.AddrPort
+	DirectRemote          netip.AddrPort
+	ServerName            string
+	// TLS is what the handshake with the client settled, nil on plain connections.
+	TLS                    *TLSInfo
 	ConnectionID           uint64
 	Protocol               Protocol
 	StatPrefix             string
@@ -46,15 +48,24 @@ type Outcome struct {
 	// Headers looks up what loggers ask for; nil for TCP.
 	Headers Headers
 
-	// The answer. Status is 0 where none was sent.
-	Status  int
+	// The answer. Status is 0 where none was sent. ClusterStatus is what counts for the cluster where the client was sent
+	// another status: a client of gRPC gets 200 with the grpc-status for it, and a filter may have changed it; otherwise 0.
+	Status, ClusterStatus int
+	// GRPC says that the request is one of gRPC. GRPCStatus is then its grpc-status, from the trailers or else the head; what
+	// the HTTP status stands for where there is none; -1 where it is no number, or nothing was answered. The messages are
+	// those that came from either side; KeepsMessages says that the filter grpc_stats makes them a filter state.
+	GRPC, KeepsMessages               bool
+	GRPCStatus                        int64
+	RequestMessages, ResponseMessages int64
+
 	Flags   Flags
 	Failure FailureKind
 	Side    Side
 	// Details is Envoy's response code details, such as "via_upstream".
 	Details string
-	// TransportFailure and Termination are causes in words, "" where there are none.
-	TransportFailure, Termination string
+	// TransportFailure and Termination are causes in words, "" where there are none. DownstreamTransportFailure is why the
+	// handshake with the client failed.
+	TransportFailure, Termination, DownstreamTransportFailure string
 
 	// Sizes in bytes: bodies as seen downstream, heads as parsed, and everything on the upstream wire.
 	BytesReceived, BytesSent               int64

@@ -62,6 +62,30 @@ type Route struct {
 	Fallback *Fallback
 }
 
+// TapPolicyKey is the name in PerFilter of what the event tap is told about a route.
+const TapPolicyKey = "io.meshtap.tap"
+
+// TapPolicy returns what the event tap is told about a route, a virtual host or a table, whichever says something first;
+// nil where none does. It is what an Outcome carries as Policy.
+func TapPolicy(t *RouteTable, h *VirtualHost, r *Route) any {
+	if r != nil && r.PerFilter != nil {
+		if e, ok := r.PerFilter[TapPolicyKey]; ok {
+			return e.Config
+		}
+	}
+	if h != nil && h.PerFilter != nil {
+		if e, ok := h.PerFilter[TapPolicyKey]; ok {
+			return e.Config
+		}
+	}
+	if t != nil && t.PerFilter != nil {
+		if e, ok := t.PerFilter[TapPolicyKey]; ok {
+			return e.Config
+		}
+	}
+	return nil
+}
+
 // RouteMatch is a test of a request. The path is matched without query and fragment. All parts must hold.
 type RouteMatch struct {
 	Kind PathMatchKind
@@ -111,9 +135,27 @@ type RouteAction struct {
 	// IdleTimeout and MaxStreamDuration replace the connection manager's where they are not nil.
 	IdleTimeout       *time.Duration
 	MaxStreamDuration *time.Duration
-	Retry             *RetryPolicy
-	Priority          Priority
-	Upgrades          []Upgrade
+	// GRPC says what is made of the grpc-timeout header.
+	GRPC     GRPCTimeouts
+	Retry    *RetryPolicy
+	Priority Priority
+	Upgrades []Upgrade
+}
+
+// GRPCTimeouts say what is made of the grpc-timeout header. There are Envoy's two ways to say that, of which a route has
+// one at most in force.
+type GRPCTimeouts struct {
+	// Durations says that the route has a max_stream_duration, whatever is in it. Timeout does not count then, and the
+	// upstream of a gRPC request is told the stream's longest duration. HeaderMax and HeaderOffset are of that message.
+	Durations bool
+	// HeaderMax, where it is not nil, makes the header the stream's longest duration, up to HeaderMax, which 0 makes no
+	// limit. HeaderOffset is taken from it.
+	HeaderMax    *time.Duration
+	HeaderOffset time.Duration
+	// Max, where it is not nil, makes the header of a gRPC request its timeout, up to Max, which 0 makes no limit. Offset is
+	// taken from it where that leaves something.
+	Max    *time.Duration
+	Offset time.Duration
 }
 
 // WeightedCluster is one target of a split. Weight is relative to the sum of all.

@@ -11,7 +11,8 @@ type Snapshot struct {
 	ID uint64
 	// Versions are the version_info strings in force, by resource type.
 	Versions Versions
-	// Listeners, RouteTables and Clusters are keyed by resource name. RouteTables holds those that came by name (RDS);
+	// Listeners and Clusters are keyed by resource name, RouteTables by name and, where they do not come over the aggregated
+	// stream, source. RouteTables holds those that came by name (RDS);
 	// a table written inside an HTTP connection manager is found there.
 	Listeners   map[string]*Listener
 	RouteTables map[string]*RouteTable

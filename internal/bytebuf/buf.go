@@ -16,8 +16,9 @@ import (
 const (
 	// Room is the space in front of the bytes that a Buf is born with, in bytes: enough for a rewritten head.
 	Room = 2 << 10
-	// Size is what a Buf can take behind Room.
-	Size = 32 << 10
+	// Size is what a Buf can take behind Room: a body of 64 KiB with its head, which then leave in one send. Pages that
+	// nothing was ever written to cost no memory.
+	Size = 68 << 10
 	// Tail is kept free behind the bytes for what ends a chunk.
 	Tail = 16
 )
@@ -105,6 +106,9 @@ type Piece struct {
 
 // Of returns a piece without room.
 func Of(p []byte) Piece { return Piece{b: p, hi: len(p), back: len(p)} }
+
+// Within returns the bytes [lo, hi) of b as a piece that may use all of b as its room.
+func Within(b []byte, lo, hi int) Piece { return Piece{b: b, lo: lo, hi: hi, back: len(b)} }
 
 // Bytes returns the bytes.
 func (p Piece) Bytes() []byte { return p.b[p.lo:p.hi] }

@@ -27,6 +27,8 @@ const (
 	ClusterMetadata Category = "meshtap.cluster_metadata"
 	Bootstrap       Category = "envoy.bootstrap"
 	EventSink       Category = "meshtap.event_sinks"
+	// RoutePolicy is Meshtap's own among the typed_per_filter_config of a route, a virtual host or a route table.
+	RoutePolicy Category = "meshtap.route_policies"
 )
 
 // Status says how far an extension is.
@@ -52,6 +54,9 @@ type Info struct {
 	Posture string
 	// Example is the file below configs/ that uses it.
 	Example string
+	// ChainOnly says of an HTTP filter that its configuration may stand in the filter chain only. A route can still turn it
+	// off and on.
+	ChainOnly bool
 }
 
 // Parsed is a parsed configuration with what it depends on.
@@ -139,6 +144,12 @@ func (p *Parsers) Parse(c Category, typeURL string, b []byte) (parsed Parsed, in
 	}
 	parsed, err = e.parse(typeURL, b)
 	return parsed, e.info, true, err
+}
+
+// Lookup returns what there is to say of the extension that reads a type; ok is false where the type is not known.
+func (p *Parsers) Lookup(c Category, typeURL string) (info Info, ok bool) {
+	e, ok := p.rows[c][typeURL]
+	return e.info, ok
 }
 
 // Known returns the type URLs of a category, sorted, for error messages.

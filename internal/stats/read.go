@@ -136,6 +136,9 @@ func (g *Group) each(it *item, m *Metric, yield func(*Metric) bool) bool {
 		return yield(m)
 	case itemHist:
 		m.Used = g.observed(it.index)
+		if g.schema.Histograms[it.index].Lazy && !m.Used {
+			return true
+		}
 		return yield(m)
 	case itemCodeRange:
 		return g.eachCode(m, yield)

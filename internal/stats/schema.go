@@ -60,6 +60,8 @@ type Def struct {
 // HistDef is one distribution of a Schema.
 type HistDef struct {
 	Name string
+	// Lazy hides a distribution until it first observes a value.
+	Lazy bool
 }
 
 // CodeFamily is the counters of one prefix by status code. For the prefix "upstream_rq_" they are upstream_rq_503,

@@ -4,6 +4,7 @@ package sys
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -39,7 +40,7 @@ func OriginalDst(fd int, v6 bool) (netip.AddrPort, error) {
 	return sockaddr(b[:n])
 }
 
-// sockaddr reads a sockaddr_in or sockaddr_in6: the family in the host's byte order, the rest in the network's.
+// sockaddr reads a sockaddr_in or sockaddr_in6: family and scope in the host's byte order, the rest in the network's.
 func sockaddr(b []byte) (netip.AddrPort, error) {
 	if len(b) < 2 {
 		return netip.AddrPort{}, syscall.EINVAL
@@ -48,9 +49,23 @@ func sockaddr(b []byte) (netip.AddrPort, error) {
 	case family == syscall.AF_INET && len(b) >= syscall.SizeofSockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:8])), binary.BigEndian.Uint16(b[2:])), nil
 	case family == syscall.AF_INET6 && len(b) >= syscall.SizeofSockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])).Unmap(), binary.BigEndian.Uint16(b[2:])), nil
+		ip := zoned(netip.AddrFrom16([16]byte(b[8:24])).Unmap(), binary.NativeEndian.Uint32(b[24:]))
+		return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[2:])), nil
 	}
 	return netip.AddrPort{}, syscall.EAFNOSUPPORT
+}
+
+// zoned adds the zone of a link-local IPv6 address: the name of the interface with this index. The system gives 0 for other
+// addresses; an interface that has just gone leaves the address without a zone.
+func zoned(ip netip.Addr, scope uint32) netip.Addr {
+	if scope == 0 || ip.Is4() {
+		return ip
+	}
+	i, err := net.InterfaceByIndex(int(scope))
+	if err != nil {
+		return ip
+	}
+	return ip.WithZone(i.Name)
 }
 
 // MaxFiles returns how many descriptors this process may hold (the soft limit of RLIMIT_NOFILE).

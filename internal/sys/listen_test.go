@@ -21,6 +21,16 @@ func TestSockaddr(t *testing.T) {
 	binary.BigEndian.PutUint16(v6[2:], 443)
 	ip := netip.MustParseAddr("2001:db8::7").As16()
 	copy(v6[8:], ip[:])
+	loopback, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	linkLocal := netip.MustParseAddr("fe80::7").As16()
+	scoped := append([]byte(nil), v6...)
+	copy(scoped[8:], linkLocal[:])
+	binary.NativeEndian.PutUint32(scoped[24:], uint32(loopback.Index))
+	unscoped := append([]byte(nil), scoped...)
+	binary.NativeEndian.PutUint32(unscoped[24:], 1<<30)
 	unknown := make([]byte, syscall.SizeofSockaddrInet6)
 	binary.NativeEndian.PutUint16(unknown, syscall.AF_UNIX)
 	for _, tc := range []struct {
@@ -30,6 +40,8 @@ func TestSockaddr(t *testing.T) {
 	}{
 		{"ipv4", v4, "10.1.2.3:8080"},
 		{"ipv6", v6, "[2001:db8::7]:443"},
+		{"ipv6 link-local", scoped, "[fe80::7%lo]:443"},
+		{"ipv6 link-local of an interface that has gone", unscoped, "[fe80::7]:443"},
 		{"other family", unknown, ""},
 		{"ipv4 cut short", v4[:8], ""},
 		{"ipv6 cut short", v6[:20], ""},

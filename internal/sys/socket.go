@@ -3,6 +3,7 @@
 package sys
 
 import (
+	"net/netip"
 	"syscall"
 	"unsafe"
 )
@@ -40,4 +41,32 @@ func Accept(fd int) (nfd int, e syscall.Errno) {
 			return int(r), e
 		}
 	}
+}
+
+// Dup returns another descriptor of the same open file, which is closed on exec and shares the file's mode.
+func Dup(fd int) (nfd int, e syscall.Errno) {
+	r, _, e := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_DUPFD_CLOEXEC, 0)
+	return int(r), e
+}
+
+// Close closes the descriptor of a socket. That waits for nobody: what is unsent goes on to be sent after the call, and the
+// reset that unread bytes or SO_LINGER with a time of 0 ask for is not answered (socket(7), RFC 9293 section 3.10.4). With a
+// longer time, the call would wait for the other side and hold the processor meanwhile, whatever the descriptor's mode: such
+// a socket must not be closed in this way.
+func Close(fd int) { syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// LocalAddr returns the address of a TCP socket. Other sockets have none: EAFNOSUPPORT.
+func LocalAddr(fd int) (netip.AddrPort, error) { return name(syscall.SYS_GETSOCKNAME, fd) }
+
+// RemoteAddr returns the address that a TCP socket is connected to, as LocalAddr does. ENOTCONN says that it no longer is.
+func RemoteAddr(fd int) (netip.AddrPort, error) { return name(syscall.SYS_GETPEERNAME, fd) }
+
+func name(call uintptr, fd int) (netip.AddrPort, error) {
+	var b [syscall.SizeofSockaddrInet6]byte
+	n := uint32(len(b))
+	_, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return netip.AddrPort{}, e
+	}
+	return sockaddr(b[:min(int(n), len(b))]) // n is longer where the address did not fit
 }

@@ -25,7 +25,7 @@ func (httpInspector) Limit() int { return maxRequestLine }
 
 // Inspect implements Peeker.
 func (httpInspector) Inspect(peeked []byte, end bool, info *ConnInfo) Verdict {
-	if info.TransportProtocol != "" && info.TransportProtocol != RawBuffer {
+	if info.Transport != RawBuffer {
 		return Done
 	}
 	protocol, state := httpVersion(peeked)
@@ -35,7 +35,7 @@ func (httpInspector) Inspect(peeked []byte, end bool, info *ConnInfo) Verdict {
 	case state == perhaps && !end:
 		return More
 	case state == yes:
-		info.ApplicationProtocols = []string{protocol}
+		info.Greet().ApplicationProtocols = []string{protocol}
 	}
 	return Done
 }

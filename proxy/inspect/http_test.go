@@ -83,8 +83,8 @@ func TestHTTP(t *testing.T) {
 					if v != More {
 						t.Fatalf("%q: verdict %d after %d bytes, want more until %d", tc.bytes[:n], v, n, at)
 					}
-					if info, v := inspectHTTP([]byte(tc.bytes[:n]), true); v != Done || info.ApplicationProtocols != nil {
-						t.Fatalf("%q and the end: verdict %d, %v", tc.bytes[:n], v, info.ApplicationProtocols)
+					if info, v := inspectHTTP([]byte(tc.bytes[:n]), true); v != Done || info.ApplicationProtocols() != nil {
+						t.Fatalf("%q and the end: verdict %d, %v", tc.bytes[:n], v, info.ApplicationProtocols())
 					}
 					continue
 				}
@@ -92,8 +92,8 @@ func TestHTTP(t *testing.T) {
 				if tc.want == "" {
 					want = nil
 				}
-				if v != Done || !slices.Equal(info.ApplicationProtocols, want) {
-					t.Fatalf("%q: verdict %d, %q, want %q", tc.bytes[:n], v, info.ApplicationProtocols, want)
+				if v != Done || !slices.Equal(info.ApplicationProtocols(), want) {
+					t.Fatalf("%q: verdict %d, %q, want %q", tc.bytes[:n], v, info.ApplicationProtocols(), want)
 				}
 			}
 		})
@@ -113,9 +113,9 @@ func TestHTTPLimit(t *testing.T) {
 
 func TestHTTPInspectorLeavesTLSAlone(t *testing.T) {
 	t.Parallel()
-	info := ConnInfo{TransportProtocol: TLS, ApplicationProtocols: []string{"h2"}}
-	if v := (httpInspector{}).Inspect([]byte("GET / HTTP/1.1\r\n"), false, &info); v != Done || info.ApplicationProtocols[0] != "h2" {
-		t.Fatalf("verdict %d, %v", v, info.ApplicationProtocols)
+	info := ConnInfo{Transport: TLS, Hello: &Hello{ApplicationProtocols: []string{"h2"}}}
+	if v := (httpInspector{}).Inspect([]byte("GET / HTTP/1.1\r\n"), false, &info); v != Done || info.ApplicationProtocols()[0] != "h2" {
+		t.Fatalf("verdict %d, %v", v, info.ApplicationProtocols())
 	}
 }
 
@@ -143,14 +143,14 @@ func FuzzHTTP(f *testing.F) {
 				continue
 			}
 			early, ev := inspectHTTP(p[:n], false)
-			if ev != More && (ev != v || !slices.Equal(early.ApplicationProtocols, info.ApplicationProtocols)) {
-				t.Fatalf("%q: verdict %d %q; %q: %d %q", p[:n], ev, early.ApplicationProtocols, p, v, info.ApplicationProtocols)
+			if ev != More && (ev != v || !slices.Equal(early.ApplicationProtocols(), info.ApplicationProtocols())) {
+				t.Fatalf("%q: verdict %d %q; %q: %d %q", p[:n], ev, early.ApplicationProtocols(), p, v, info.ApplicationProtocols())
 			}
 		}
 		if bytes.IndexByte(p, '\n') < 1 || strings.HasPrefix(preface, string(p)) {
 			return // net/http takes the beginning of HTTP/2's preface for a request of its own
 		}
-		if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(p))); err == nil && info.ApplicationProtocols == nil {
+		if _, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(p))); err == nil && info.ApplicationProtocols() == nil {
 			t.Fatalf("net/http takes %q for a request; verdict %d", p, v)
 		}
 	})

@@ -25,19 +25,96 @@ type ConnInfo struct {
 	// Remote is the client, Local what the client connected to: for a redirected connection the original destination.
 	// Both are the zero value on unix sockets.
 	Remote, Local netip.AddrPort
-	// DirectRemote and DirectLocal are the addresses of the socket itself.
-	DirectRemote, DirectLocal netip.AddrPort
-	// Redirected says that netfilter sent the connection here, so that Local is not DirectLocal.
-	Redirected bool
+	// Direct are the addresses of the socket itself where they differ from Remote and Local, nil where they do not:
+	// Redirect sets it, DirectRemote and DirectLocal read it.
+	Direct *Direct
+	// Hello is what the client's first bytes and the handshake showed, nil where they showed nothing, as on most plain
+	// connections. Greet makes it; ServerName, ApplicationProtocols, TLS and ALPN read it.
+	Hello *Hello
+	// Owner is the listener's side of the connection. It is set before a chain sees the connection.
+	Owner Owner
+	// Transport is TLS, or RawBuffer where nothing was found.
+	Transport Transport
+}
+
+// Direct are the addresses of a socket whose connection was going elsewhere.
+type Direct struct{ Remote, Local netip.AddrPort }
+
+// Hello is what a client said of the connection before its filter chain sees the first byte. It does not change from then
+// on.
+type Hello struct {
 	// ServerName is the SNI in lower case, "" where there is none.
 	ServerName string
-	// TransportProtocol is "tls", or "raw_buffer" where none was found.
-	TransportProtocol string
 	// ApplicationProtocols are what the client offers by ALPN, in its order, or what its first bytes show: one of
 	// "http/1.0", "http/1.1" and "h2c".
 	ApplicationProtocols []string
-	// Owner is the listener's side of the connection. It is set before a chain sees the connection.
-	Owner Owner
+	// TLS is what the handshake settled, nil on plain connections.
+	TLS *mesh.TLSInfo
+}
+
+// Redirect says that netfilter sent the connection here, which was going to another address.
+func (i *ConnInfo) Redirect(to netip.AddrPort) {
+	i.Direct = &Direct{Remote: i.DirectRemote(), Local: i.DirectLocal()}
+	i.Local = to
+}
+
+// Redirected reports whether netfilter sent the connection here, so that Local is not DirectLocal.
+func (i *ConnInfo) Redirected() bool { return i.Direct != nil }
+
+// DirectRemote returns the remote address of the socket itself.
+func (i *ConnInfo) DirectRemote() netip.AddrPort {
+	if i.Direct != nil {
+		return i.Direct.Remote
+	}
+	return i.Remote
+}
+
+// DirectLocal returns the local address of the socket itself.
+func (i *ConnInfo) DirectLocal() netip.AddrPort {
+	if i.Direct != nil {
+		return i.Direct.Local
+	}
+	return i.Local
+}
+
+// Greet returns Hello to be filled in; it makes one where there is none.
+func (i *ConnInfo) Greet() *Hello {
+	if i.Hello == nil {
+		i.Hello = &Hello{}
+	}
+	return i.Hello
+}
+
+// ServerName returns that of Hello, "" without one.
+func (i *ConnInfo) ServerName() string {
+	if i.Hello == nil {
+		return ""
+	}
+	return i.Hello.ServerName
+}
+
+// ApplicationProtocols returns those of Hello, nil without one.
+func (i *ConnInfo) ApplicationProtocols() []string {
+	if i.Hello == nil {
+		return nil
+	}
+	return i.Hello.ApplicationProtocols
+}
+
+// TLS returns what the handshake settled, nil on plain connections.
+func (i *ConnInfo) TLS() *mesh.TLSInfo {
+	if i.Hello == nil {
+		return nil
+	}
+	return i.Hello.TLS
+}
+
+// ALPN returns the application protocol that the handshake settled, "" for none.
+func (i *ConnInfo) ALPN() string {
+	if t := i.TLS(); t != nil {
+		return t.ALPN
+	}
+	return ""
 }
 
 // Owner is what a filter chain may ask of the listener while it serves a connection.
@@ -47,11 +124,22 @@ type Owner interface {
 	Draining() bool
 }
 
+// Transport is a transport protocol.
+type Transport uint8
+
 // The transport protocols.
 const (
-	TLS       = "tls"
-	RawBuffer = "raw_buffer"
+	RawBuffer Transport = iota
+	TLS
 )
+
+// String returns the name by which filter chains match it.
+func (t Transport) String() string {
+	if t == TLS {
+		return "tls"
+	}
+	return "raw_buffer"
+}
 
 // Verdict is what a listener filter says of the bytes so far.
 type Verdict uint8
@@ -148,8 +236,8 @@ func (f *Filters) Limit() int { return f.limit }
 
 // Run asks the filters from *at on, and moves *at over those that are done. peeked is all that has come, which may be
 // nothing; with end, no more will come. Done means that all filters are done.
-func (f *Filters) Run(at *int, fd int, peeked []byte, end bool, info *ConnInfo) Verdict {
-	for ; *at < len(f.steps); *at++ {
+func (f *Filters) Run(at *int32, fd int, peeked []byte, end bool, info *ConnInfo) Verdict {
+	for ; int(*at) < len(f.steps); *at++ {
 		s := &f.steps[*at]
 		if s.off != nil && matches(s.off, info.Local.Port()) {
 			continue

@@ -28,7 +28,7 @@ func (s *script) Inspect(p []byte, _ bool, _ *ConnInfo) Verdict {
 // redirect is a filter that restores an original destination without a socket.
 type redirect struct{ to netip.AddrPort }
 
-func (r redirect) Open(_ int, info *ConnInfo) { info.Local, info.Redirected = r.to, true }
+func (r redirect) Open(_ int, info *ConnInfo) { info.Redirect(r.to) }
 
 func needs(n int) func([]byte) Verdict {
 	return func(p []byte) Verdict {
@@ -65,11 +65,11 @@ func TestRunInOrder(t *testing.T) {
 		t.Fatalf("limit %d, want the greatest, 10", f.Limit())
 	}
 	var info ConnInfo
-	at := 0
+	at := int32(0)
 	for i, step := range []struct {
 		peeked string
 		want   Verdict
-		at     int
+		at     int32
 	}{
 		{"", More, 0},
 		{"a", More, 0},
@@ -86,7 +86,7 @@ func TestRunInOrder(t *testing.T) {
 	if got := strings.Join(second.seen, " "); got != "ab abc" {
 		t.Errorf("the second saw %q, want no more than its limit", got)
 	}
-	if !info.Redirected {
+	if !info.Redirected() {
 		t.Error("the original destination was not restored")
 	}
 }
@@ -95,7 +95,7 @@ func TestRejectEndsTheRun(t *testing.T) {
 	t.Parallel()
 	never := &script{limit: 1, say: func([]byte) Verdict { panic("asked") }}
 	f := build(t, []Filter{{Peeker: &script{limit: 1, say: func([]byte) Verdict { return Reject }}}, {Peeker: never}})
-	at := 0
+	at := int32(0)
 	if v := f.Run(&at, -1, []byte("x"), false, &ConnInfo{}); v != Reject {
 		t.Fatalf("verdict %d, want a rejection", v)
 	}
@@ -126,7 +126,7 @@ func TestPredicates(t *testing.T) {
 			run := func(port uint16) Verdict {
 				to := netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), port)
 				f := build(t, []Filter{{Opener: redirect{to}}, {Peeker: &script{limit: 1, say: needs(1)}}}, nil, tc.p)
-				at := 0
+				at := int32(0)
 				return f.Run(&at, -1, nil, false, &ConnInfo{})
 			}
 			for _, port := range tc.off {
@@ -164,5 +164,29 @@ func TestCompile(t *testing.T) {
 	_, err = Compile([]mesh.ListenerFilter{tls, {Extension: mesh.Extension{TypeURL: "x.Y"}}}, builds)
 	if err == nil || err.Error() != `listener_filters[1]: there is no listener filter of type "x.Y"` {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestConnInfo: what was not found reads as nothing; the socket's addresses are the connection's until it is redirected.
+func TestConnInfo(t *testing.T) {
+	t.Parallel()
+	remote, local := netip.MustParseAddrPort("192.0.2.1:40000"), netip.MustParseAddrPort("10.0.0.1:15001")
+	info := &ConnInfo{Remote: remote, Local: local}
+	if info.ServerName() != "" || info.ApplicationProtocols() != nil || info.TLS() != nil || info.ALPN() != "" || info.Transport.String() != "raw_buffer" {
+		t.Errorf("nothing was found, but there is %+v", info)
+	}
+	if info.Redirected() || info.DirectRemote() != remote || info.DirectLocal() != local {
+		t.Errorf("nobody redirected it, but there is %+v", info)
+	}
+	info.Greet().ServerName = "a.example"
+	info.Greet().TLS = &mesh.TLSInfo{ALPN: "h2"}
+	if info.ServerName() != "a.example" || info.TLS() == nil || info.ALPN() != "h2" {
+		t.Errorf("greeted: %+v", info.Hello)
+	}
+	for _, to := range []string{"203.0.113.7:80", "203.0.113.7:81"} {
+		info.Redirect(netip.MustParseAddrPort(to))
+		if !info.Redirected() || info.Local.String() != to || info.Remote != remote || info.DirectRemote() != remote || info.DirectLocal() != local {
+			t.Errorf("redirected to %s: %+v", to, info)
+		}
 	}
 }

@@ -9,11 +9,11 @@ type originalDst struct{}
 
 // Open implements Opener.
 func (originalDst) Open(fd int, info *ConnInfo) {
-	local := info.DirectLocal
+	local := info.DirectLocal()
 	if !local.IsValid() {
 		return
 	}
 	if to, err := sys.OriginalDst(fd, local.Addr().Is6()); err == nil && to != local {
-		info.Local, info.Redirected = to, true
+		info.Redirect(to)
 	}
 }

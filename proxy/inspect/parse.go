@@ -6,7 +6,6 @@ import (
 	httppb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	dstpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlspb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/registry"
@@ -33,16 +32,16 @@ func coverage() *protofields.Table {
 }
 
 func parseOriginalDst(_ string, b []byte) (registry.Parsed, error) {
-	return decode(b, &dstpb.OriginalDst{})
+	return fields.Decode(b, &dstpb.OriginalDst{})
 }
 
 func parseHTTPInspector(_ string, b []byte) (registry.Parsed, error) {
-	return decode(b, &httppb.HttpInspector{})
+	return fields.Decode(b, &httppb.HttpInspector{})
 }
 
 func parseTLSInspector(_ string, b []byte) (registry.Parsed, error) {
 	var m tlspb.TlsInspector
-	p, err := decode(b, &m)
+	p, err := fields.Decode(b, &m)
 	if err != nil {
 		return p, err
 	}
@@ -55,29 +54,5 @@ func parseTLSInspector(_ string, b []byte) (registry.Parsed, error) {
 		c.MaxBytes = int(n)
 	}
 	p.Config = c
-	return p, nil
-}
-
-// decode reads b into m, refuses what is not honoured and notes what has no effect.
-func decode(b []byte, m proto.Message) (registry.Parsed, error) {
-	var p registry.Parsed
-	if err := proto.Unmarshal(b, m); err != nil {
-		return p, registry.Errorf("", "not a valid %s: %v", m.ProtoReflect().Descriptor().FullName(), err)
-	}
-	var refused error
-	unknown := fields.Walk(m, func(f protofields.Finding) {
-		switch {
-		case f.Class == protofields.NoEffect:
-			p.NoEffect = append(p.NoEffect, f.Path)
-		case refused == nil:
-			refused = registry.Errorf(f.Path, "%s", f.Why)
-		}
-	})
-	if refused == nil && unknown > 0 {
-		refused = registry.Errorf("", "%d fields that this version of %s does not have", unknown, m.ProtoReflect().Descriptor().FullName())
-	}
-	if refused != nil {
-		return registry.Parsed{}, refused
-	}
 	return p, nil
 }

@@ -33,7 +33,7 @@ func (t *tlsInspector) Inspect(peeked []byte, end bool, info *ConnInfo) Verdict 
 		if t.onlyTLS {
 			return Reject
 		}
-		info.TransportProtocol = RawBuffer
+		info.Transport = RawBuffer
 		return Done
 	case perhaps:
 		if !end {
@@ -43,7 +43,7 @@ func (t *tlsInspector) Inspect(peeked []byte, end bool, info *ConnInfo) Verdict 
 		if t.onlyTLS {
 			return Reject
 		}
-		info.TransportProtocol = RawBuffer
+		info.Transport = RawBuffer
 		return Done
 	}
 	msg, state := reassemble(peeked, t.limit)
@@ -57,9 +57,10 @@ func (t *tlsInspector) Inspect(peeked []byte, end bool, info *ConnInfo) Verdict 
 	if !ok {
 		return Reject
 	}
-	info.TransportProtocol, info.ServerName = TLS, name
+	hello := info.Greet()
+	info.Transport, hello.ServerName = TLS, name
 	if len(alpn) > 0 {
-		info.ApplicationProtocols = alpn
+		hello.ApplicationProtocols = alpn
 	}
 	return Done
 }

@@ -77,14 +77,14 @@ func TestTLSAgreesWithCryptoTLS(t *testing.T) {
 				wire := refragment(hello, size)
 				// Every cut asks for more; only the whole is enough, whatever follows it.
 				for n := 1; n < len(wire); n++ {
-					if info, v := inspectTLS(wire[:n], false); v != More || info.TransportProtocol != "" {
+					if info, v := inspectTLS(wire[:n], false); v != More || info.Transport != RawBuffer {
 						t.Fatalf("records of %d: verdict %d, %+v after %d of %d bytes", size, v, info, n, len(wire))
 					}
 				}
 				for _, after := range [][]byte{nil, {0}, bytes.Repeat([]byte{0xff}, 50)} {
 					info, v := inspectTLS(append(wire[:len(wire):len(wire)], after...), false)
-					if v != Done || info.TransportProtocol != TLS || info.ServerName != strings.ToLower(tc.c.ServerName) ||
-						!slices.Equal(info.ApplicationProtocols, tc.c.NextProtos) {
+					if v != Done || info.Transport != TLS || info.ServerName() != strings.ToLower(tc.c.ServerName) ||
+						!slices.Equal(info.ApplicationProtocols(), tc.c.NextProtos) {
 						t.Fatalf("records of %d: verdict %d, %+v", size, v, info)
 					}
 				}
@@ -99,7 +99,7 @@ func TestTLSTruncatedHello(t *testing.T) {
 	for n := 1; n < len(hello); n++ {
 		info, v := inspectTLS(hello[:n], true)
 		if n <= recordHeader {
-			if v != Done || info.TransportProtocol != RawBuffer {
+			if v != Done || info.Transport != RawBuffer {
 				t.Fatalf("%d bytes and the end: verdict %d, %+v", n, v, info)
 			}
 		} else if v != Reject {
@@ -134,7 +134,7 @@ func TestNotTLS(t *testing.T) {
 				if n < tc.at && v != More {
 					t.Fatalf("%d bytes: verdict %d, want more", n, v)
 				}
-				if n >= tc.at && (v != Done || info.TransportProtocol != RawBuffer) {
+				if n >= tc.at && (v != Done || info.Transport != RawBuffer) {
 					t.Fatalf("%d bytes: verdict %d, %+v, want raw_buffer", n, v, info)
 				}
 			}
@@ -186,7 +186,7 @@ func alpn(names ...string) []byte {
 func TestMalformedHello(t *testing.T) {
 	t.Parallel()
 	good := hello(sni("a.b"), alpn("h2"))
-	if info, v := inspectTLS(good, false); v != Done || info.ServerName != "a.b" {
+	if info, v := inspectTLS(good, false); v != Done || info.ServerName() != "a.b" {
 		t.Fatalf("the well-formed hello: verdict %d, %+v", v, info)
 	}
 	for _, tc := range []struct {
@@ -229,7 +229,7 @@ func TestMalformedHello(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			if info, v := inspectTLS(tc.b, false); v != Reject || info.TransportProtocol != "" || info.ServerName != "" {
+			if info, v := inspectTLS(tc.b, false); v != Reject || info.Transport != RawBuffer || info.ServerName() != "" {
 				t.Fatalf("verdict %d, %+v, want a rejection", v, info)
 			}
 		})
@@ -240,7 +240,7 @@ func TestMalformedHello(t *testing.T) {
 func TestHelloWithoutExtensions(t *testing.T) {
 	t.Parallel()
 	info, v := inspectTLS(wrap(append(make([]byte, 35), 0, 2, 0, 0x2f, 1, 0)), false)
-	if v != Done || info.TransportProtocol != TLS || info.ServerName != "" {
+	if v != Done || info.Transport != TLS || info.ServerName() != "" {
 		t.Fatalf("verdict %d, %+v", v, info)
 	}
 }
@@ -337,7 +337,7 @@ func FuzzTLS(f *testing.F) {
 				continue
 			}
 			early, ev := inspectTLS(p[:n], false)
-			if ev != More && (ev != v || early.TransportProtocol != info.TransportProtocol || early.ServerName != info.ServerName) {
+			if ev != More && (ev != v || early.Transport != info.Transport || early.ServerName() != info.ServerName()) {
 				t.Fatalf("%d bytes: verdict %d %+v; all: %d %+v", n, ev, early, v, info)
 			}
 		}
@@ -345,7 +345,7 @@ func FuzzTLS(f *testing.F) {
 		if !ok {
 			return
 		}
-		if v == Done && (info.TransportProtocol != TLS || info.ServerName != strings.ToLower(name) || !slices.Equal(info.ApplicationProtocols, protos)) {
+		if v == Done && (info.Transport != TLS || info.ServerName() != strings.ToLower(name) || !slices.Equal(info.ApplicationProtocols(), protos)) {
 			t.Fatalf("got %+v; crypto/tls reads %q %q", info, name, protos)
 		}
 		if v == More {

@@ -29,8 +29,8 @@ func TestStraightToTheChain(t *testing.T) {
 	c.want("echo:5")
 	info := <-r.handlers["echo"].infos
 	local, remote := c.RemoteAddr().String(), c.LocalAddr().String()
-	if info.Local.String() != local || info.Remote.String() != remote || info.DirectLocal != info.Local || info.DirectRemote != info.Remote ||
-		info.Redirected || info.TransportProtocol != inspect.RawBuffer || info.ID == 0 || info.Accepted == 0 {
+	if info.Local.String() != local || info.Remote.String() != remote || info.DirectLocal() != info.Local || info.DirectRemote() != info.Remote ||
+		info.Redirected() || info.Transport != inspect.RawBuffer || info.ID == 0 || info.Accepted == 0 {
 		t.Errorf("got %+v; want %s <- %s", info, local, remote)
 	}
 	if total, active := r.stat(l, "downstream_cx_total"), r.stat(l, "downstream_cx_active"); total != 1 || active != 1 {
@@ -91,7 +91,7 @@ func sniChains() []*mesh.FilterChain {
 	return []*mesh.FilterChain{
 		chainOf("a", toyKind{}, sni("a.example")),
 		chainOf("b", toyKind{}, sni("*.b.example")),
-		chainOf("raw", toyKind{}, func(m *mesh.ChainMatch) { m.TransportProtocol = inspect.RawBuffer }),
+		chainOf("raw", toyKind{}, func(m *mesh.ChainMatch) { m.TransportProtocol = inspect.RawBuffer.String() }),
 	}
 }
 

@@ -52,11 +52,11 @@ var criteria = [...]criterion{
 		next: func(n *node, i *inspect.ConnInfo) *node { return n.byAddress(i.Local.Addr()) }},
 	{what: "server name", keys: serverNames, next: byServerName},
 	{what: "transport protocol", keys: transportProtocol,
-		next: func(n *node, i *inspect.ConnInfo) *node { return n.or(n.keys[i.TransportProtocol]) }},
+		next: func(n *node, i *inspect.ConnInfo) *node { return n.or(n.keys[i.Transport.String()]) }},
 	{what: "application protocol", keys: func(m *mesh.ChainMatch) []string { return m.ApplicationProtocols },
 		next: byApplicationProtocol},
 	{what: "direct source", prefixes: func(m *mesh.ChainMatch) []netip.Prefix { return m.DirectSourcePrefixes },
-		next: func(n *node, i *inspect.ConnInfo) *node { return n.byAddress(i.DirectRemote.Addr()) }},
+		next: func(n *node, i *inspect.ConnInfo) *node { return n.byAddress(i.DirectRemote().Addr()) }},
 	{what: "source type", keys: sourceType, next: bySourceType},
 	{what: "source", prefixes: func(m *mesh.ChainMatch) []netip.Prefix { return m.SourcePrefixes },
 		next: func(n *node, i *inspect.ConnInfo) *node { return n.byAddress(i.Remote.Addr()) }},
@@ -298,7 +298,7 @@ func (n *node) byAddress(ip netip.Addr) *node {
 
 // byServerName tries the name, then *.example.com and *.com for www.example.com.
 func byServerName(n *node, i *inspect.ConnInfo) *node {
-	name := i.ServerName
+	name := i.ServerName()
 	if name == "" {
 		return n.any
 	}
@@ -320,7 +320,7 @@ func byServerName(n *node, i *inspect.ConnInfo) *node {
 
 // byApplicationProtocol takes the first of the client's protocols that a chain names.
 func byApplicationProtocol(n *node, i *inspect.ConnInfo) *node {
-	for _, p := range i.ApplicationProtocols {
+	for _, p := range i.ApplicationProtocols() {
 		if child := n.keys[p]; child != nil {
 			return child
 		}

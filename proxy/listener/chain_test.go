@@ -133,11 +133,10 @@ func parseChain(t *testing.T, line string) *mesh.FilterChain {
 
 func parseConn(t *testing.T, line string) *inspect.ConnInfo {
 	t.Helper()
-	info := &inspect.ConnInfo{TransportProtocol: inspect.RawBuffer}
+	info := &inspect.ConnInfo{}
 	if !strings.HasPrefix(line, "unix") {
 		info.Local, info.Remote = netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("192.0.2.1:40000")
 	}
-	direct := false
 	for _, w := range strings.Fields(strings.TrimPrefix(line, "unix")) {
 		k, v, _ := strings.Cut(w, "=")
 		switch k {
@@ -146,19 +145,21 @@ func parseConn(t *testing.T, line string) *inspect.ConnInfo {
 		case "src":
 			info.Remote = netip.MustParseAddrPort(v)
 		case "direct":
-			info.DirectRemote, direct = netip.MustParseAddrPort(v), true
+			info.Direct = &inspect.Direct{Remote: netip.MustParseAddrPort(v), Local: info.Local}
 		case "sni":
-			info.ServerName, info.TransportProtocol = v, inspect.TLS
+			info.Greet().ServerName, info.Transport = v, inspect.TLS
 		case "alpn":
-			info.ApplicationProtocols = strings.Split(v, ",")
+			info.Greet().ApplicationProtocols = strings.Split(v, ",")
 		case "transport":
-			info.TransportProtocol = v
+			if info.Transport = inspect.TLS; v != "tls" {
+				info.Transport = inspect.RawBuffer
+			}
+			if info.Transport.String() != v {
+				t.Fatalf("unknown transport %q", v)
+			}
 		default:
 			t.Fatalf("unknown property %q", w)
 		}
-	}
-	if !direct {
-		info.DirectRemote = info.Remote
 	}
 	return info
 }
@@ -220,12 +221,12 @@ func naive(l *mesh.Listener, info *inspect.ConnInfo) *mesh.FilterChain {
 			return rankValues(m.DestinationPort != 0, m.DestinationPort == info.Local.Port())
 		},
 		func(m *mesh.ChainMatch) int { return rankPrefixes(m.DestinationPrefixes, info.Local.Addr()) },
-		func(m *mesh.ChainMatch) int { return rankNames(m.ServerNames, info.ServerName) },
+		func(m *mesh.ChainMatch) int { return rankNames(m.ServerNames, info.ServerName()) },
 		func(m *mesh.ChainMatch) int {
-			return rankValues(m.TransportProtocol != "", m.TransportProtocol == info.TransportProtocol)
+			return rankValues(m.TransportProtocol != "", m.TransportProtocol == info.Transport.String())
 		},
-		func(m *mesh.ChainMatch) int { return rankALPN(m.ApplicationProtocols, info.ApplicationProtocols) },
-		func(m *mesh.ChainMatch) int { return rankPrefixes(m.DirectSourcePrefixes, info.DirectRemote.Addr()) },
+		func(m *mesh.ChainMatch) int { return rankALPN(m.ApplicationProtocols, info.ApplicationProtocols()) },
+		func(m *mesh.ChainMatch) int { return rankPrefixes(m.DirectSourcePrefixes, info.DirectRemote().Addr()) },
 		func(m *mesh.ChainMatch) int {
 			local := info.Remote.Addr().String() == "127.0.0.1" || info.Remote.Addr() == info.Local.Addr()
 			return rankValues(m.SourceType != mesh.SourceAny, (m.SourceType == mesh.SourceLocal) == local)
@@ -388,16 +389,14 @@ func randomConn(r *rand.Rand) *inspect.ConnInfo {
 	addr := func(ports ...uint16) netip.AddrPort {
 		return netip.AddrPortFrom(netip.MustParseAddr(someAddrs[r.IntN(len(someAddrs))]), ports[r.IntN(len(ports))])
 	}
-	info := &inspect.ConnInfo{Local: addr(80, 443, 8080), Remote: addr(1000, 2000, 3000), DirectRemote: addr(1), TransportProtocol: inspect.RawBuffer}
+	info := &inspect.ConnInfo{Local: addr(80, 443, 8080), Remote: addr(1000, 2000, 3000), Direct: &inspect.Direct{Remote: addr(1)}, Hello: &inspect.Hello{}}
 	if r.IntN(2) == 0 {
-		info.TransportProtocol = inspect.TLS
-		info.ServerName = []string{"", "a.example.com", "b.example.com", "c.example.com", "x.y.example.com", "org.com", "com", "org"}[r.IntN(8)]
+		info.Transport = inspect.TLS
+		info.Hello.ServerName = []string{"", "a.example.com", "b.example.com", "c.example.com", "x.y.example.com", "org.com", "com", "org"}[r.IntN(8)]
 	}
-	info.ApplicationProtocols = some(r, someALPN)
-	r.Shuffle(len(info.ApplicationProtocols), func(i, j int) {
-		p := info.ApplicationProtocols
-		p[i], p[j] = p[j], p[i]
-	})
+	p := some(r, someALPN)
+	r.Shuffle(len(p), func(i, j int) { p[i], p[j] = p[j], p[i] })
+	info.Hello.ApplicationProtocols = p
 	return info
 }
 

@@ -19,24 +19,25 @@ type conn struct {
 	info inspect.ConnInfo
 	c    *socket.Conn
 
+	group      *group
+	prev, next *conn       // guarded by group.mu
+	started    atomic.Bool // the engine knows the connection
+	ended      bool        // guarded by group.mu: the descriptor may be closed any moment
+
 	// Owned by the goroutine that serves the connection; before Start, by the one that accepts.
+	counted  bool  // towards the limit of the process
+	checked  bool  // whether it goes in a circle
+	guarded  bool  // known to the guard
+	at       int32 // the listener filter that looks
+	shard    uint32
 	listener *listener
 	cfg      *config
 	chain    *chain         // nil while the listener filters look
 	h        socket.Handler // the chain's; nil likewise
-	at       int            // the listener filter that looks
 	deadline int64          // of the listener filters (mono); 0 for none
-	shard    uint32
-	counted  bool // towards the limit of the process
-	checked  bool // whether it goes in a circle
-	guarded  bool // known to the guard
+	secure   *handshake     // while it is to be made; otherwise nil
 	// Where it is counted as one that listener filters look at, and as one that a chain has; nil where it is not.
 	looking, active *metrics.Listener
-
-	group      *group
-	prev, next *conn       // guarded by group.mu
-	ended      bool        // guarded by group.mu: the descriptor may be closed any moment
-	started    atomic.Bool // the engine knows the connection
 }
 
 // state is how far a connection has come.
@@ -76,7 +77,9 @@ func (x *conn) open() (ok bool) {
 		x.setLooking(x.cfg.metrics)
 		now = true
 	case serve:
-		if now, ok = x.take(); !ok {
+		if x.chain.tls != nil {
+			x.c.SetExpire(x.beginHandshake())
+		} else if now, ok = x.take(); !ok {
 			return false
 		}
 	}
@@ -100,8 +103,7 @@ func (x *conn) begin() state {
 	open := x.listener.open.Add(1)
 	if x.cfg.Address.Pipe == "" {
 		local, remote := socket.Addrs(x.c.FD())
-		x.info.Local, x.info.DirectLocal = local, local
-		x.info.Remote, x.info.DirectRemote = remote, remote
+		x.info.Local, x.info.Remote = local, remote
 		if !remote.IsValid() { // without an address it would be taken for one of a unix socket
 			return x.refuse(metrics.ListenerDownstreamListenerFilterRemoteClose, mesh.DownstreamClosed, "closed_before_accept")
 		}
@@ -129,7 +131,7 @@ func (x *conn) setDeadline() {
 // advance lets the listener filters see all bytes that have come, and goes on when they are done.
 func (x *conn) advance(peeked []byte, end bool) state {
 	v := x.cfg.filters.Run(&x.at, x.c.FD(), peeked, end, &x.info)
-	if x.info.Redirected && !x.checked {
+	if x.info.Redirected() && !x.checked {
 		x.checked = true
 		if x.circles() {
 			return x.loops()
@@ -158,7 +160,7 @@ func (x *conn) onward(peeked []byte, end bool) state {
 // handOff returns the listener that serves the original destination, nil where it is this one. The answer is the same for
 // the listener that was handed to, so there is no second hand-off.
 func (x *conn) handOff() *listener {
-	if !x.info.Redirected || !x.cfg.UseOriginalDst {
+	if !x.info.Redirected() || !x.cfg.UseOriginalDst {
 		return nil
 	}
 	if to := x.listener.set.routes.Load().target(x.info.Local); to != x.listener {
@@ -189,16 +191,13 @@ func (x *conn) moveTo(to *listener) state {
 
 // choose finds the chain.
 func (x *conn) choose() state {
-	if x.info.TransportProtocol == "" {
-		x.info.TransportProtocol = inspect.RawBuffer
-	}
 	for {
 		fc := x.cfg.match.Match(&x.info)
 		if fc == nil {
 			return x.refuse(metrics.ListenerNoFilterChainMatch, mesh.NoRoute, "filter_chain_not_found")
 		}
 		ch := x.cfg.chains[fc]
-		if ch.toOriginalDst && !x.info.Redirected && x.info.Local.IsValid() {
+		if ch.toOriginalDst && !x.info.Redirected() && x.info.Local.IsValid() {
 			return x.loops()
 		}
 		x.group.remove(x)
@@ -223,10 +222,18 @@ func (x *conn) take() (now, ok bool) {
 	if x.h == nil {
 		return false, false
 	}
+	x.activate()
+	return now, true
+}
+
+// activate counts the connection as one that a chain has.
+func (x *conn) activate() {
+	if x.active != nil {
+		return
+	}
 	x.active = x.cfg.metrics
 	x.active.Inc(x.shard, metrics.ListenerDownstreamCxTotal)
 	x.active.Inc(x.shard, metrics.ListenerDownstreamCxActive)
-	return now, true
 }
 
 // Ready implements socket.Handler.
@@ -243,7 +250,7 @@ func (x *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 	x.shard = w.Shard
 	if x.h == nil {
 		x.started.Store(true)
-		switch x.look() {
+		switch x.arrive(w) {
 		case wait:
 			return true
 		case over:
@@ -260,6 +267,19 @@ func (x *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 		c.Handle(x)
 	}
 	return open
+}
+
+// arrive brings the connection to its chain's handler.
+func (x *conn) arrive(w *socket.Worker) state {
+	if x.chain == nil {
+		if st := x.look(); st != serve {
+			return st
+		}
+	}
+	if x.chain.tls == nil {
+		return serve
+	}
+	return x.shake(w)
 }
 
 // look peeks at what has come and lets the listener filters see it.
@@ -309,6 +329,9 @@ func (x *conn) Closed(c *socket.Conn) {
 	if x.h != nil {
 		x.closeHandler(c)
 	}
+	if x.secure != nil {
+		x.listener.set.gate.Leave(&x.secure.place)
+	}
 	x.setLooking(nil)
 	if x.active != nil {
 		x.active.Dec(x.shard, metrics.ListenerDownstreamCxActive)
@@ -317,7 +340,7 @@ func (x *conn) Closed(c *socket.Conn) {
 	}
 	s := x.listener.set
 	if x.guarded {
-		s.guard.leave(pair{x.info.DirectRemote, x.info.Local}, s.guard.accepted)
+		s.guard.leave(pair{x.info.DirectRemote(), x.info.Local}, s.guard.accepted)
 	}
 	if x.counted {
 		s.conns.Add(-1)

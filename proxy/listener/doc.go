@@ -14,12 +14,16 @@
 //
 // The way of a connection:
 //
-//	accept  -> limits -> original destination -> peek at bytes -> hand-off -> chain -> handler
+//	accept  -> limits -> original destination -> peek at bytes -> hand-off -> chain -> TLS handshake -> handler
 //
 // One goroutine per socket accepts. A connection whose listener filters need bytes waits for them in the engine, without
 // goroutine or buffer, until one deadline; any other goes straight to its chain, so that a server that speaks first is
 // not kept waiting. From the chain on, a connection is known to the listener only for counting, draining and the end.
-// Each connection that ends before a chain took it gives one Outcome.
+// Each connection that ends before a chain's handler took it gives one Outcome.
+//
+// Where the chain speaks TLS, the handshake is made before the handler sees the connection, on a worker that waits for it.
+// Handshakes under way are bounded, and so is their time; until the client says its first word, and while there are too
+// many others, a connection waits without a goroutine.
 //
 // # Redirect loops
 //

@@ -52,7 +52,7 @@ func TestHandOff(t *testing.T) {
 			c.send("x")
 			c.want(tc.want + ":1")
 			info := <-r.handlers[tc.want].infos
-			if info.Local.String() != tc.dst || !info.Redirected || info.DirectLocal.String() != c.RemoteAddr().String() {
+			if info.Local.String() != tc.dst || !info.Redirected() || info.DirectLocal().String() != c.RemoteAddr().String() {
 				t.Errorf("got %+v", info)
 			}
 			for _, st := range r.set.Status() {
@@ -102,7 +102,7 @@ func TestTimeoutGoesOnIntoHandOff(t *testing.T) {
 	c.send("\x16\x03") // the first inspector waits for more; the next one knows at once that this is no HTTP
 	c.want("to:2")
 	info := <-r.handlers["to"].infos
-	if info.TransportProtocol != inspect.RawBuffer || info.ApplicationProtocols != nil {
+	if info.Transport != inspect.RawBuffer || info.ApplicationProtocols() != nil {
 		t.Errorf("got %+v", info)
 	}
 }

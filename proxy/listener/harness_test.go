@@ -80,7 +80,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 // fakeRedirect stands for netfilter.
 type fakeRedirect struct{ to netip.AddrPort }
 
-func (f fakeRedirect) Open(_ int, info *inspect.ConnInfo) { info.Local, info.Redirected = f.to, true }
+func (f fakeRedirect) Open(_ int, info *inspect.ConnInfo) { info.Redirect(f.to) }
 
 // Observe implements mesh.Observer.
 func (r *rig) Observe(o *mesh.Outcome) {

@@ -9,6 +9,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/transport"
 )
 
 // listener is one listener in force: what outlives a change of its configuration.
@@ -99,6 +100,14 @@ func (l *listener) addChain(c *config, fc *mesh.FilterChain, old *config, name s
 		return fmt.Errorf("filter chain %s: %w", name, err)
 	}
 	ch := &chain{FilterChain: fc, listener: l, handler: h}
+	if fc.TLS != nil {
+		stats := metrics.NewListenerTLS(l.set.cfg.Stats, metrics.ListenerName(c.Listener))
+		if ch.tls, err = transport.NewServer(fc.TLS, stats); err != nil {
+			stats.Release()
+			return fmt.Errorf("filter chain %s: transport_socket: %w", name, err)
+		}
+		ch.tlsStats = stats
+	}
 	if o, ok := h.(OriginalDster); ok {
 		ch.toOriginalDst = o.ToOriginalDst()
 	}
@@ -147,6 +156,8 @@ type chain struct {
 	*mesh.FilterChain
 	listener      *listener
 	handler       ChainHandler
+	tls           *transport.Server // nil for plain connections
+	tlsStats      *metrics.TLS      // nil likewise
 	toOriginalDst bool
 	drain         atomic.Bool
 	conns         group
@@ -164,6 +175,9 @@ func (ch *chain) retire() {
 
 // release tells the handler that its last connection has ended.
 func (ch *chain) release() {
+	if ch.tlsStats != nil {
+		ch.tlsStats.Release()
+	}
 	if r, ok := ch.handler.(Retirer); ok {
 		r.Release()
 	}

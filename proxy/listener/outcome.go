@@ -18,7 +18,7 @@ func (x *conn) circles() bool {
 	if s.routes.Load().ours(x.info.Local, s.cfg.LocalAddrs) {
 		return true
 	}
-	p := pair{x.info.DirectRemote, x.info.Local}
+	p := pair{x.info.DirectRemote(), x.info.Local}
 	x.guarded = s.guard.enter(p, s.guard.accepted, s.guard.dialed)
 	return !x.guarded
 }
@@ -67,32 +67,36 @@ func (x *conn) panicked(r any) {
 func (x *conn) fail(kind mesh.FailureKind, details string) {
 	now := mono.Now()
 	info := kind.Info()
-	side := mesh.SideDownstream
+	side, reason := mesh.SideDownstream, ""
+	if x.secure != nil {
+		reason = x.secure.failure
+	}
 	if kind == mesh.Overloaded || kind == mesh.NoRoute || kind == mesh.InternalError {
 		side = mesh.SideInternal
 	}
 	x.cfg.observer.Observe(&mesh.Outcome{
-		Kind:          mesh.OutcomeTCP,
-		Shard:         x.shard,
-		Start:         mono.Wall(x.info.Accepted),
-		Duration:      now - x.info.Accepted,
-		RequestEnd:    -1,
-		UpstreamStart: -1,
-		UpstreamFirst: -1,
-		UpstreamEnd:   -1,
-		UpstreamTook:  -1,
-		Listener:      x.cfg.Name,
-		Direction:     x.cfg.Direction,
-		Remote:        x.info.Remote,
-		Local:         x.info.Local,
-		DirectRemote:  x.info.DirectRemote,
-		ServerName:    x.info.ServerName,
-		ConnectionID:  x.info.ID,
-		Flags:         info.Flag,
-		Failure:       kind,
-		Side:          side,
-		Details:       details,
-		Versions:      *x.listener.set.versions.Load(),
+		Kind:                       mesh.OutcomeTCP,
+		Shard:                      x.shard,
+		Start:                      mono.Wall(x.info.Accepted),
+		Duration:                   now - x.info.Accepted,
+		RequestEnd:                 -1,
+		UpstreamStart:              -1,
+		UpstreamFirst:              -1,
+		UpstreamEnd:                -1,
+		UpstreamTook:               -1,
+		Listener:                   x.cfg.Name,
+		Direction:                  x.cfg.Direction,
+		Remote:                     x.info.Remote,
+		Local:                      x.info.Local,
+		DirectRemote:               x.info.DirectRemote(),
+		ServerName:                 x.info.ServerName(),
+		ConnectionID:               x.info.ID,
+		Flags:                      info.Flag,
+		Failure:                    kind,
+		Side:                       side,
+		Details:                    details,
+		DownstreamTransportFailure: reason,
+		Versions:                   *x.listener.set.versions.Load(),
 	})
 }
 

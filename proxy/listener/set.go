@@ -3,6 +3,7 @@
 package listener
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
+	"github.com/meshtap/meshtap/proxy/transport"
 )
 
 // The limits of contracts.md section 3.
@@ -82,6 +84,8 @@ type Config struct {
 	// MaxConnections bounds the connections of the process; 0 means DefaultMaxConnections or half of the descriptors the
 	// process may hold, whichever is less.
 	MaxConnections int
+	// Handshakes bounds the TLS handshakes under way; 0 means transport.DefaultHandshakes. Connections above it wait.
+	Handshakes int
 	// DrainTime is how long the connections of a removed listener or chain may go on; 0 means DefaultDrainTime.
 	DrainTime time.Duration
 	// LocalAddrs returns the addresses of this host; nil asks the system. It is called for connections whose original
@@ -98,6 +102,7 @@ type Set struct {
 	manager *metrics.ListenerManager
 	numbers *metrics.ListenerOwn
 	guard   *Guard
+	gate    *transport.Gate
 	closing chan struct{} // closed by Close: drains end now
 	wg      sync.WaitGroup
 
@@ -145,6 +150,7 @@ func New(c Config) (*Set, error) {
 		manager: metrics.NewListenerManager(c.Stats),
 		numbers: metrics.NewListenerOwn(c.Stats),
 		guard:   newGuard(),
+		gate:    transport.NewGate(cmp.Or(c.Handshakes, transport.DefaultHandshakes)),
 		closing: make(chan struct{}),
 		live:    map[string]*listener{},
 		sockets: map[socketKey]*boundSocket{},

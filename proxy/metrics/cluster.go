@@ -3,6 +3,8 @@
 package metrics
 
 import (
+	"cmp"
+
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -27,6 +29,8 @@ const (
 	UpstreamCxActive
 	// UpstreamCxHTTP1Total: an HTTP/1.1 connection was begun. By pool.
 	UpstreamCxHTTP1Total
+	// UpstreamCxHTTP2Total: an HTTP/2 connection was begun. By pool.
+	UpstreamCxHTTP2Total
 	// UpstreamCxDestroyLocal: a connection was closed by us. By pool and tcp.
 	UpstreamCxDestroyLocal
 	// UpstreamCxDestroyRemote: a connection was closed by the upstream, or could not be made. By pool and tcp.
@@ -137,6 +141,7 @@ var clusterSchema = &stats.Schema{
 		UpstreamCxTotal:                     {Name: "upstream_cx_total"},
 		UpstreamCxActive:                    {Name: "upstream_cx_active", Kind: stats.Gauge},
 		UpstreamCxHTTP1Total:                {Name: "upstream_cx_http1_total"},
+		UpstreamCxHTTP2Total:                {Name: "upstream_cx_http2_total"},
 		UpstreamCxDestroyLocal:              {Name: "upstream_cx_destroy_local"},
 		UpstreamCxDestroyRemote:             {Name: "upstream_cx_destroy_remote"},
 		UpstreamCxConnectFail:               {Name: "upstream_cx_connect_fail"},
@@ -203,7 +208,7 @@ func NewCluster(reg *stats.Registry, name string) *Cluster {
 // observeHTTP counts what an outcome says of its cluster.
 func (c *Cluster) observeHTTP(o *mesh.Outcome) {
 	if o.Status != 0 {
-		c.Code(o.Shard, UpstreamRqCode, o.Status)
+		c.Code(o.Shard, UpstreamRqCode, cmp.Or(o.ClusterStatus, o.Status))
 	}
 	if o.UpstreamTook >= 0 {
 		c.Observe(o.Shard, UpstreamRqTime, o.UpstreamTook)

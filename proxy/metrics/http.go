@@ -33,6 +33,10 @@ const (
 	DownstreamCxHTTP1Total
 	// DownstreamCxHTTP1Active is those that are open. By downstream.
 	DownstreamCxHTTP1Active
+	// DownstreamCxHTTP2Total: a connection turned out to speak HTTP/2. By downstream.
+	DownstreamCxHTTP2Total
+	// DownstreamCxHTTP2Active is those that are open. By downstream.
+	DownstreamCxHTTP2Active
 	// DownstreamCxDestroyRemote: the client closed a connection. By downstream.
 	DownstreamCxDestroyRemote
 
@@ -118,6 +122,8 @@ var httpSchema = &stats.Schema{
 		DownstreamCxActive:                       {Name: "downstream_cx_active", Kind: stats.Gauge},
 		DownstreamCxHTTP1Total:                   {Name: "downstream_cx_http1_total"},
 		DownstreamCxHTTP1Active:                  {Name: "downstream_cx_http1_active", Kind: stats.Gauge},
+		DownstreamCxHTTP2Total:                   {Name: "downstream_cx_http2_total"},
+		DownstreamCxHTTP2Active:                  {Name: "downstream_cx_http2_active", Kind: stats.Gauge},
 		DownstreamCxDestroyRemote:                {Name: "downstream_cx_destroy_remote"},
 		DownstreamCxUpgradesTotal:                {Name: "downstream_cx_upgrades_total"},
 		DownstreamCxUpgradesActive:               {Name: "downstream_cx_upgrades_active", Kind: stats.Gauge},

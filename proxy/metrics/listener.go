@@ -29,6 +29,8 @@ const (
 	ListenerDownstreamListenerFilterError
 	// ListenerNoFilterChainMatch: no filter chain matched a connection.
 	ListenerNoFilterChainMatch
+	// ListenerTransportSocketConnectTimeout: the handshake with a client took too long.
+	ListenerTransportSocketConnectTimeout
 )
 
 // ListenerDownstreamCxLengthMs is the histogram of a listener: the age of a connection at its end. By listener.
@@ -47,6 +49,7 @@ var listenerSchema = &stats.Schema{
 		ListenerDownstreamListenerFilterRemoteClose: {Name: "downstream_listener_filter_remote_close"},
 		ListenerDownstreamListenerFilterError:       {Name: "downstream_listener_filter_error"},
 		ListenerNoFilterChainMatch:                  {Name: "no_filter_chain_match"},
+		ListenerTransportSocketConnectTimeout:       {Name: "downstream_cx_transport_socket_connect_timeout"},
 	},
 	Histograms: []stats.HistDef{ListenerDownstreamCxLengthMs: {Name: "downstream_cx_length_ms"}},
 }

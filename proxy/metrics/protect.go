@@ -112,8 +112,7 @@ func (x *Outlier) Observe(n *mesh.EjectionNotice) {
 	}
 }
 
-// The numbers of active health checks, cluster.<name>.health_check.*. They are moved by health, HealthCheckHealthy
-// by upstream.
+// The numbers of active health checks, cluster.<name>.health_check.*. They are moved by health, the gauges by upstream.
 const (
 	// HealthCheckAttempt: a check began.
 	HealthCheckAttempt = iota
@@ -122,8 +121,11 @@ const (
 	HealthCheckFailure
 	// HealthCheckNetworkFailure: it failed without an answer; HealthCheckFailure moves as well.
 	HealthCheckNetworkFailure
-	// HealthCheckHealthy is the hosts that are healthy by their checks.
+	// HealthCheckVerifyCluster: an answer's x-envoy-upstream-healthchecked-cluster was compared with the configuration.
+	HealthCheckVerifyCluster
+	// HealthCheckHealthy is the hosts that are healthy by their checks, HealthCheckDegraded those of them that are degraded.
 	HealthCheckHealthy
+	HealthCheckDegraded
 )
 
 var healthCheckSchema = &stats.Schema{
@@ -133,7 +135,9 @@ var healthCheckSchema = &stats.Schema{
 		HealthCheckSuccess:        {Name: "success"},
 		HealthCheckFailure:        {Name: "failure"},
 		HealthCheckNetworkFailure: {Name: "network_failure"},
+		HealthCheckVerifyCluster:  {Name: "verify_cluster"},
 		HealthCheckHealthy:        {Name: "healthy", Kind: stats.Gauge},
+		HealthCheckDegraded:       {Name: "degraded", Kind: stats.Gauge},
 	},
 }
 

@@ -5,7 +5,6 @@ package socket
 import (
 	"errors"
 	"io"
-	"net"
 	"net/netip"
 	"sync/atomic"
 	"syscall"
@@ -34,13 +33,10 @@ type Conn struct {
 	set   *set
 	watch watch
 
-	h      Handler // the serving worker
-	state  atomic.Uint32
-	hup    atomic.Bool
-	broken atomic.Bool
-	ended  atomic.Bool // our side was
-	sender sender
-	over   atomic.Bool
+	h     Handler // the serving worker
+	layer Layer   // nil for plain connections; set once by the serving worker
+	state atomic.Uint32
+	flags flags
 	// expire is when an idle connection's time is over (mono); 0 for never.
 	expire atomic.Int64
 
@@ -83,10 +79,10 @@ func (c *Conn) Handle(h Handler) { c.h = h }
 // event is called by the set's goroutine for each edge.
 func (c *Conn) event(ev uint32) {
 	if ev&(sys.RdHup|sys.Hup|sys.Err) != 0 {
-		if broke(ev, &c.ended) {
-			c.broken.Store(true)
+		if c.flags.broke(ev) {
+			c.flags.set(broken)
 		}
-		c.hup.Store(true)
+		c.flags.set(hup)
 		if w := c.watcher.Load(); w != nil {
 			w.Interrupt()
 		}
@@ -100,7 +96,7 @@ func (c *Conn) event(ev uint32) {
 	for {
 		switch c.state.Load() {
 		case idle:
-			if ev&^sys.Out == 0 {
+			if ev&^sys.Out == 0 && !c.flags.has(full) {
 				return
 			}
 			if c.state.CompareAndSwap(idle, busy) {
@@ -117,12 +113,6 @@ func (c *Conn) event(ev uint32) {
 	}
 }
 
-// broke reports whether an event is that of a reset. Once the error was taken by a call, only the hang-up of both sides
-// is left to tell, which is a reset too unless our side, too, was ended in order.
-func broke(ev uint32, ended *atomic.Bool) bool {
-	return ev&sys.Err != 0 || ev&sys.Hup != 0 && !ended.Load()
-}
-
 // expireNow hands a connection whose deadline d has passed to its handler, if it is idle. A connection that was busy when
 // d was read may have become idle since, with a later deadline: it is looked at for nothing then.
 func (c *Conn) expireNow(d int64) bool {
@@ -130,7 +120,7 @@ func (c *Conn) expireNow(d int64) bool {
 		return c.state.Load() == closed
 	}
 	if c.expire.CompareAndSwap(d, 0) {
-		c.over.Store(true)
+		c.flags.set(over)
 	}
 	c.set.e.Go(c)
 	return true
@@ -150,9 +140,12 @@ func (c *Conn) Run(w *Worker) {
 // Close closes the connection at once. Only its worker, or the owner before Start, may call it; Ready returns false
 // instead.
 func (c *Conn) Close() {
+	if c.layer != nil {
+		c.layer.Close(c.flags.has(silent | broken))
+	}
 	c.state.Store(closed)
 	c.set.forget(c.fd, &c.watch)
-	syscall.Close(c.fd)
+	sys.Close(c.fd) // no connection lingers: see Reset
 	c.h.Closed(c)
 }
 
@@ -167,18 +160,18 @@ func (c *Conn) SetExpire(t int64) {
 }
 
 // Expired takes the news that the connection's time is over.
-func (c *Conn) Expired() bool { return c.over.Load() && c.over.Swap(false) }
+func (c *Conn) Expired() bool { return c.flags.take(over) }
 
 // HungUp reports whether the client has closed its side.
-func (c *Conn) HungUp() bool { return c.hup.Load() }
+func (c *Conn) HungUp() bool { return c.flags.has(hup) }
 
 // Broken reports whether the client has reset the connection: it will not read either.
-func (c *Conn) Broken() bool { return c.broken.Load() }
+func (c *Conn) Broken() bool { return c.flags.has(broken) }
 
 // WatchHangUp makes a hang-up of the client interrupt w, also one that was before; nil ends that.
 func (c *Conn) WatchHangUp(w *Worker) {
 	c.watcher.Store(w)
-	if w != nil && c.hup.Load() {
+	if w != nil && c.flags.has(hup) {
 		w.Interrupt()
 	}
 }
@@ -191,15 +184,22 @@ func (c *Conn) Bufs() *bytebuf.Pool { return &c.set.e.Bufs }
 
 // TryRead reads what is there: ErrWouldBlock where there is nothing, io.EOF at the end.
 func (c *Conn) TryRead(p []byte) (int, error) {
+	if c.layer != nil {
+		return c.layer.TryRead(p)
+	}
+	return c.rawRead(p)
+}
+
+func (c *Conn) rawRead(p []byte) (int, error) {
 	invariant.Check(len(p) > 0, "socket: no room to read into, which would look like the end")
 	n, e := sys.Recv(c.fd, p)
-	if n == 0 && e == 0 && c.sender.took() {
+	if n == 0 && e == 0 && c.flags.tookReset() {
 		e = syscall.ECONNRESET
 	}
 	return result(n, e)
 }
 
-// Peek is TryRead without taking the bytes.
+// Peek is TryRead without taking the bytes. It looks below a layer.
 func (c *Conn) Peek(p []byte) (int, error) {
 	n, e := sys.Peek(c.fd, p)
 	return result(n, e)
@@ -235,6 +235,9 @@ func (c *Conn) waitRead(w *Worker, p []byte) (int, error) {
 // AwaitRead sleeps until there is something to read, so that a buffer can be taken then. It may return early. The error
 // is that of the connection, too: looking takes it, and what is read after that is an end like any other.
 func (c *Conn) AwaitRead(w *Worker) error {
+	if c.layer != nil && c.layer.Buffered() {
+		return nil
+	}
 	c.reader.Store(w)
 	var one [1]byte
 	_, err := c.Peek(one[:])
@@ -249,11 +252,14 @@ func (c *Conn) AwaitRead(w *Worker) error {
 
 // Write sends all of p, waiting while the socket is full.
 func (c *Conn) Write(w *Worker, p []byte) error {
+	if c.layer != nil {
+		return c.writeLayer(w, p)
+	}
 	for len(p) > 0 {
-		n, e := c.sender.send(c.fd, p)
+		n, e := c.flags.send(c.fd, p)
 		if e == syscall.EAGAIN {
 			c.writer.Store(w)
-			if n, e = c.sender.send(c.fd, p); e == syscall.EAGAIN {
+			if n, e = c.flags.send(c.fd, p); e == syscall.EAGAIN {
 				if err := w.Sleep(); err != nil {
 					c.writer.CompareAndSwap(w, nil)
 					return err
@@ -272,12 +278,21 @@ func (c *Conn) Write(w *Worker, p []byte) error {
 
 // CloseWrite ends the sending side.
 func (c *Conn) CloseWrite() error {
-	c.ended.Store(true)
+	if c.layer != nil {
+		return c.layer.CloseWrite()
+	}
+	return c.rawCloseWrite()
+}
+
+func (c *Conn) rawCloseWrite() error {
+	c.flags.set(ended)
 	return syscall.Shutdown(c.fd, syscall.SHUT_WR)
 }
 
-// Reset makes the coming Close abort the connection with RST instead of ending it in order.
+// Reset makes the coming Close abort the connection with RST instead of ending it in order. The time to linger must be 0:
+// Close may not wait.
 func (c *Conn) Reset() {
+	c.flags.set(silent)
 	syscall.SetsockoptLinger(c.fd, syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 }
 
@@ -295,27 +310,7 @@ func result(n int, e syscall.Errno) (int, error) {
 
 // Addrs returns the local and the remote address of a TCP connection; zero values for others.
 func Addrs(fd int) (local, remote netip.AddrPort) {
-	if sa, err := syscall.Getsockname(fd); err == nil {
-		local = addrOf(sa)
-	}
-	if sa, err := syscall.Getpeername(fd); err == nil {
-		remote = addrOf(sa)
-	}
+	local, _ = sys.LocalAddr(fd)
+	remote, _ = sys.RemoteAddr(fd)
 	return local, remote
-}
-
-func addrOf(sa syscall.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *syscall.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *syscall.SockaddrInet6:
-		ip := netip.AddrFrom16(a.Addr).Unmap()
-		if a.ZoneId != 0 && !ip.Is4() {
-			if i, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-				ip = ip.WithZone(i.Name)
-			}
-		}
-		return netip.AddrPortFrom(ip, uint16(a.Port))
-	}
-	return netip.AddrPort{}
 }

@@ -16,6 +16,10 @@
 //   - Who has to wait in the middle of a request registers as waiter, tries once more, and only then sleeps.
 //   - A request is sent inside RawConn.Read, because that call forgets the edges that came before it.
 //
+// A Layer, such as TLS, can stand between a connection and its descriptor. The calls of Conn and Peer then go through it,
+// and whoever reads and writes sees no difference, but for two: an edge need not bring bytes, since half a record is none;
+// and bytes may be there without an edge, since a layer reads ahead (Layer.Buffered).
+//
 // A Worker's sleep can be ended from outside (Interrupt): by its deadline, or by the client hanging up. Interrupts may be
 // spurious; the sleeper asks its owner whether there is a reason to stop and sleeps on if there is none.
 package socket

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,7 @@ type Engine struct {
 
 	mu      sync.Mutex
 	idle    []*Worker            // newest last
+	unused  int                  // how many of them, the oldest, have not been used since trim looked last
 	workers map[*Worker]struct{} // all
 	shards  uint32
 	closed  bool
@@ -43,7 +45,7 @@ type Engine struct {
 type Options struct {
 	// Sets is the number of epoll sets; 0 means one for each processor that Go uses, at most eight.
 	Sets int
-	// IdleWorkers bounds the goroutines that wait for work; 0 means 64 for each set.
+	// IdleWorkers bounds the goroutines that wait for work for more than a moment; 0 means 64 for each set.
 	IdleWorkers int
 }
 
@@ -51,6 +53,10 @@ const (
 	never      = int64(1) << 62
 	workerTick = 10 * time.Millisecond
 	idleTick   = 250 * time.Millisecond
+
+	// burst is by how much more workers than IdleWorkers may wait for a moment: a load that comes in waves, as the streams
+	// of HTTP/2 connections do, would otherwise make and drop them all the time.
+	burst = 8
 )
 
 // NewEngine starts an engine. Close ends it.
@@ -174,7 +180,7 @@ func (e *Engine) sweepWorkers(now int64) {
 // sweepIdle starts a worker for each idle connection whose time is over.
 func (e *Engine) sweepIdle(now int64) {
 	e.nextIdle.Store(never)
-	next := never
+	next := e.trim(now)
 	for _, s := range e.sets {
 		s.each(func(w *watch) {
 			c, ok := w.target.(*Conn)
@@ -195,6 +201,27 @@ func (e *Engine) sweepIdle(now int64) {
 	if next != never {
 		e.hurry(&e.nextIdle, max(next, now+int64(idleTick)))
 	}
+}
+
+// trim ends the idle workers above IdleWorkers that were not needed since it looked last. It returns when to look again.
+func (e *Engine) trim(now int64) (next int64) {
+	e.mu.Lock()
+	n := max(0, min(e.unused, len(e.idle)-e.maxIdle))
+	drop := slices.Clone(e.idle[:n])
+	e.idle = slices.Delete(e.idle, 0, n)
+	for _, w := range drop {
+		delete(e.workers, w)
+	}
+	e.unused = len(e.idle)
+	next = never
+	if len(e.idle) > e.maxIdle {
+		next = now + int64(idleTick)
+	}
+	e.mu.Unlock()
+	for _, w := range drop {
+		w.jobs <- nil
+	}
+	return next
 }
 
 // set is an epoll set. Its descriptor is an os.File in the runtime's poller, so the one goroutine that reads it sleeps

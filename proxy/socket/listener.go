@@ -161,9 +161,7 @@ func listen(family int, sa syscall.Sockaddr, o ListenOptions, prepare func(fd in
 		l.file.Close()
 		return nil, err
 	}
-	if bound, err := syscall.Getsockname(fd); err == nil {
-		l.addr = addrOf(bound)
-	}
+	l.addr, _ = sys.LocalAddr(fd) // a unix socket has none
 	return l, nil
 }
 

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
-	"github.com/meshtap/meshtap/internal/invariant"
 	"github.com/meshtap/meshtap/internal/sys"
 )
 
@@ -28,20 +27,21 @@ type Peer struct {
 	watch watch
 	gone  func(*Peer) // told of the peer's hang-up, on the set's goroutine
 
-	hup     atomic.Bool
-	broken  atomic.Bool
-	ended   atomic.Bool            // our side was
+	flags   flags
+	told    bool                   // gone was called; the set's goroutine
 	watcher atomic.Pointer[Worker] // interrupted when the connection breaks
 	closed  atomic.Bool
 	wrote   atomic.Int64
-	sender  sender
 	rd, wr  sleeper
+	layer   Layer // nil for plain connections
 
 	// These belong to the worker that writes: what it sleeps on, and what came of the last try.
 	more  func(uintptr) bool // writeStep
 	rest  []byte
 	taken int
 	full  syscall.Errno
+	// layerErr is what came of the last try where there is a layer.
+	layerErr error
 
 	// The rest belongs to the worker that reads.
 	w    *Worker
@@ -77,21 +77,25 @@ type Dialer struct {
 	// Source is the local address; the zero value leaves it to the system.
 	Source    netip.AddrPort
 	KeepAlive net.KeepAliveConfig
+	// Secure makes the layer of a connection once it is made, within what is left of the timeout; nil for plain
+	// connections.
+	Secure Securer
+}
+
+// Securer makes the layer of a connection that was just made. It waits, until ctx ends at most. On an error the connection
+// is closed.
+type Securer interface {
+	Secure(ctx context.Context, c net.Conn) (Layer, error)
 }
 
 // Dial connects to address. It blocks until it is connected or the timeout is over; gone is called once if the peer
 // closes its side, at any time, from the engine's goroutine: it must not block.
 func (e *Engine) Dial(ctx context.Context, d *Dialer, network, address string, gone func(*Peer)) (*Peer, error) {
-	nd := net.Dialer{Timeout: d.Timeout, KeepAliveConfig: d.KeepAlive, KeepAlive: -1}
-	if d.Source.IsValid() && network != "unix" {
-		nd.LocalAddr = net.TCPAddrFromAddrPort(d.Source)
-		nd.Control = bindLate
-	}
-	c, err := nd.DialContext(ctx, network, address)
+	l, err := e.Connect(ctx, d, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return e.newPeer(c, gone)
+	return l.Peer(gone)
 }
 
 // bindLate lets the kernel choose the source port by the whole address pair, so that one source address can hold more
@@ -103,7 +107,7 @@ func bindLate(_, _ string, rc syscall.RawConn) error {
 	})
 }
 
-func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
+func (e *Engine) newPeer(c net.Conn, l Layer, gone func(*Peer)) (*Peer, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		c.Close()
@@ -118,6 +122,9 @@ func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
 	if err == nil {
 		p.step, p.more = p.readStep, p.writeStep
 		p.rd, p.wr = sleeper{p, false}, sleeper{p, true}
+		if l != nil {
+			p.setLayer(l)
+		}
 		p.watch.target = p
 		err = p.set.add(p.fd, &p.watch, sys.RdHup|sys.Edge)
 	}
@@ -130,15 +137,17 @@ func (e *Engine) newPeer(c net.Conn, gone func(*Peer)) (*Peer, error) {
 
 // event is called by the set's goroutine: the peer has hung up, or reset the connection, perhaps after that.
 func (p *Peer) event(ev uint32) {
-	if broke(ev, &p.ended) {
-		p.broken.Store(true)
+	if p.flags.broke(ev) {
+		p.flags.set(broken)
 		if w := p.watcher.Load(); w != nil {
 			w.Interrupt()
 		}
 	}
-	if p.hup.Swap(true) {
+	p.flags.set(hup)
+	if p.told {
 		return
 	}
+	p.told = true
 	if p.gone != nil {
 		p.gone(p)
 	}
@@ -146,24 +155,27 @@ func (p *Peer) event(ev uint32) {
 }
 
 // HungUp reports whether the peer has closed its side.
-func (p *Peer) HungUp() bool { return p.hup.Load() }
+func (p *Peer) HungUp() bool { return p.flags.has(hup) }
 
 // Broken reports whether the peer has reset the connection.
-func (p *Peer) Broken() bool { return p.broken.Load() }
+func (p *Peer) Broken() bool { return p.flags.has(broken) }
 
 // WatchBreak makes a reset by the peer interrupt w, also one that was before; nil ends that. It is for who does not read:
 // a reader is told by its call.
 func (p *Peer) WatchBreak(w *Worker) {
 	p.watcher.Store(w)
-	if w != nil && p.broken.Load() {
+	if w != nil && p.flags.has(broken) {
 		w.Interrupt()
 	}
 }
 
 // Stale reports whether an idle connection cannot take a request: it was closed, or it holds bytes nobody asked for.
 func (p *Peer) Stale() bool {
-	if p.hup.Load() {
+	if p.flags.has(hup) {
 		return true
+	}
+	if p.layer != nil {
+		return p.staleLayer()
 	}
 	var one [1]byte
 	_, e := sys.Peek(p.fd, one[:])
@@ -222,7 +234,7 @@ func (p *Peer) run(w *Worker) error {
 		}
 		p.rd.set(time.Time{})
 		// Where the poke was the hang-up's, what is left to read is there at once.
-		if p.hup.Load() && len(p.out) == 0 && p.take() {
+		if p.flags.has(hup) && len(p.out) == 0 && p.take() {
 			return p.err
 		}
 	}
@@ -240,8 +252,8 @@ func (p *Peer) readStep(uintptr) bool {
 	if p.err == nil {
 		p.err = p.w.interrupted()
 	}
-	// After a hang-up no edge will tell that there is an end to read.
-	return p.err != nil || p.hup.Load() && p.take()
+	// After a hang-up no edge will tell that there is an end to read, nor of what the layer holds already.
+	return p.err != nil || (p.flags.has(hup) || p.layer != nil && p.layer.Buffered()) && p.take()
 }
 
 // take reads once. It reports false where there is nothing to read yet.
@@ -250,29 +262,26 @@ func (p *Peer) take() bool {
 	if fresh {
 		p.buf = p.set.e.Bufs.Get()
 	}
-	free := p.buf.Free()
-	invariant.Check(len(free) > 0, "socket: no room to read into, which would look like the end")
-	n, e := sys.Recv(p.fd, free)
-	if n == 0 && e == 0 && p.sender.took() {
-		e = syscall.ECONNRESET
-	}
-	if e == syscall.EAGAIN {
+	n, err := p.tryRead(p.buf.Free())
+	if err == ErrWouldBlock {
 		if fresh {
 			p.set.e.Bufs.Put(p.buf)
 			p.buf = nil
 		}
 		return false
 	}
-	if n, p.err = result(n, e); p.err == nil {
-		p.buf.Hi += n
-	}
+	p.buf.Hi += n
+	p.err = err
 	return true
 }
 
 // Write sends all of b, waiting while the socket is full.
 func (p *Peer) Write(w *Worker, b []byte) error {
+	if p.layer != nil {
+		return p.writeLayer(w, b)
+	}
 	for len(b) > 0 {
-		n, e := p.sender.send(p.fd, b)
+		n, e := p.flags.send(p.fd, b)
 		if e == syscall.EAGAIN {
 			var err error
 			if n, err = p.awaitWrite(w, b); err != nil {
@@ -313,7 +322,7 @@ func (p *Peer) awaitWrite(w *Worker, b []byte) (n int, err error) {
 
 // writeStep runs inside RawConn.Write; false sleeps until the next edge.
 func (p *Peer) writeStep(uintptr) bool {
-	p.taken, p.full = p.sender.send(p.fd, p.rest)
+	p.taken, p.full = p.flags.send(p.fd, p.rest)
 	return p.full != syscall.EAGAIN
 }
 
@@ -322,7 +331,14 @@ func (p *Peer) Wrote() int64 { return p.wrote.Load() }
 
 // CloseWrite ends the sending side.
 func (p *Peer) CloseWrite() error {
-	p.ended.Store(true)
+	if p.layer != nil {
+		return p.layer.CloseWrite()
+	}
+	return p.rawCloseWrite()
+}
+
+func (p *Peer) rawCloseWrite() error {
+	p.flags.set(ended)
 	if c, ok := p.c.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
@@ -331,6 +347,7 @@ func (p *Peer) CloseWrite() error {
 
 // Reset makes the coming Close abort the connection with RST.
 func (p *Peer) Reset() {
+	p.flags.set(silent)
 	if c, ok := p.c.(*net.TCPConn); ok {
 		c.SetLinger(0)
 	}
@@ -340,6 +357,9 @@ func (p *Peer) Reset() {
 func (p *Peer) Close() {
 	if p.closed.Swap(true) {
 		return
+	}
+	if p.layer != nil {
+		p.layer.Close(p.flags.has(silent | hup))
 	}
 	p.set.forget(p.fd, &p.watch)
 	p.c.Close()

@@ -5,6 +5,8 @@ package socket
 import (
 	"errors"
 	"sync/atomic"
+
+	"github.com/meshtap/meshtap/internal/mono"
 )
 
 // ErrInterrupted is returned by an operation whose worker was interrupted and whose owner gave no better reason.
@@ -100,6 +102,7 @@ func (e *Engine) Go(r Runner) {
 	if n := len(e.idle); n > 0 {
 		w := e.idle[n-1]
 		e.idle = e.idle[:n-1]
+		e.unused = min(e.unused, n-1)
 		e.mu.Unlock()
 		w.jobs <- r
 		return
@@ -132,12 +135,16 @@ func (w *Worker) run(r Runner) {
 func (w *Worker) next() Runner {
 	e := w.engine
 	e.mu.Lock()
-	if e.closed || len(e.idle) >= e.maxIdle {
+	if e.closed || len(e.idle) >= e.maxIdle*burst {
 		delete(e.workers, w)
 		e.mu.Unlock()
 		return nil
 	}
 	e.idle = append(e.idle, w)
+	over := len(e.idle) > e.maxIdle
 	e.mu.Unlock()
+	if over {
+		e.hurry(&e.nextIdle, mono.Now()+int64(idleTick))
+	}
 	return <-w.jobs
 }

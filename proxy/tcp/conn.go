@@ -87,8 +87,8 @@ func (t *conn) begin() {
 		Kind: mesh.OutcomeTCP, Shard: shard, Start: mono.Wall(info.Accepted),
 		RequestEnd: -1, UpstreamStart: -1, UpstreamFirst: -1, UpstreamEnd: -1, UpstreamTook: -1,
 		Listener: p.listener.Name, FilterChain: p.chain.Name, Direction: p.listener.Direction, StatPrefix: p.cfg.StatPrefix,
-		Remote: info.Remote, Local: info.Local, DirectRemote: info.DirectRemote,
-		ServerName: info.ServerName, ConnectionID: info.ID, Versions: live.Versions(),
+		Remote: info.Remote, Local: info.Local, DirectRemote: info.DirectRemote(),
+		ServerName: info.ServerName(), TLS: info.TLS(), ConnectionID: info.ID, Versions: live.Versions(),
 	}
 	t.choice.Rand, t.choice.Destination = rand.Uint64(), info.Local
 	if d := p.cfg.MaxDownstreamLength; d > 0 {
