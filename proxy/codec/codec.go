@@ -158,7 +158,8 @@ type ClientStream interface {
 	Abort()
 	// Reused reports whether the connection had served another request before.
 	Reused() bool
-	// Answered reports whether any byte of an answer came.
+	// Answered reports whether any byte of an answer came, or anything else from which it follows that the connection was
+	// not stale when the request was sent.
 	Answered() bool
 	// Sent and Received are the bytes of this stream on the wire.
 	Sent() int64

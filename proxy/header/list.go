@@ -163,6 +163,27 @@ func (l *List) AddString(name, value string) {
 	l.seal(at, v)
 }
 
+// AddLine appends the field that line holds, as "name: value", without a line's end. The name is in lower case and n bytes
+// long, and id is its IDOf.
+func (l *List) AddLine(id ID, line []byte, n int) {
+	at := len(l.arena)
+	l.arena = append(append(l.arena, line...), "\r\n"...)
+	l.Append(id, at, at+n, at+n+len(": "), at+len(line), true)
+}
+
+// Slots returns the number of places of fields, those that were removed included. See At.
+func (l *List) Slots() int { return len(l.fields) }
+
+// At returns the field in place i; its name is nil where it was removed. It is All for those who cannot afford a call for
+// each field.
+func (l *List) At(i int) (id ID, name, value []byte) {
+	f := &l.fields[i]
+	if f.dead {
+		return None, nil, nil
+	}
+	return f.id, l.arena[f.name:f.nameEnd], l.arena[f.value:f.valueEnd]
+}
+
 // Set removes all fields with this lower-case name and appends one.
 func (l *List) Set(name string, value []byte) {
 	l.Remove(name)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
 )
 
@@ -22,6 +23,7 @@ type decoder struct {
 	ext    uint16
 	trail  []byte       // the trailer section so far
 	list   *header.List // the trailer fields, once they are read
+	hop    [][]byte     // names of trailer fields that end here
 }
 
 type bodyMode uint8
@@ -107,7 +109,7 @@ func (d *decoder) chunks(p []byte, lim *Limits) (from, to, used int, err error) 
 			}
 			if c == '\r' {
 				d.state = chunkSizeLF
-			} else if isControl(c) {
+			} else if codec.IsControl(c) {
 				return 0, 0, 0, errChunkSize
 			}
 			i++
@@ -200,21 +202,8 @@ func (d *decoder) trailers(p []byte, lim *Limits) (int, error) {
 		return 0, errTrailers
 	}
 	l.Own(d.trail[:size])
-	dropFromTrailers(l)
+	codec.DropFromTrailers(l)
+	remove(l, d.hop)
 	d.list, d.ended = l, true
 	return size - before, nil
-}
-
-// dropFromTrailers removes what must not come in a trailer section (RFC 9110 section 6.5.1): what frames, routes or
-// authenticates a message was decided on its head.
-func dropFromTrailers(l *header.List) {
-	l.RemoveFunc(func(name, _ []byte) bool {
-		switch header.IDOf(name) {
-		case header.None, header.Date, header.Server:
-			return header.EqualFold(name, "authorization") || header.EqualFold(name, "cookie") ||
-				header.EqualFold(name, "set-cookie") || header.EqualFold(name, "content-encoding") ||
-				header.EqualFold(name, "cache-control") || header.EqualFold(name, "content-range")
-		}
-		return true
-	})
 }

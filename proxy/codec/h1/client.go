@@ -35,6 +35,7 @@ type Client struct {
 	dec       decoder
 	scratch   []byte
 	ask       string // the request's method where it is HEAD or CONNECT
+	upgrade   []byte // the protocols that the request asks to switch to
 	switching bool
 	chunked   bool // the request's body is
 	whole     bool // the request is out whole
@@ -54,7 +55,7 @@ func NewClient(peer Peer, bufs *bytebuf.Pool, lim *Limits, done func(c *Client, 
 // Begin starts an exchange.
 func (c *Client) Begin() {
 	c.served++
-	c.ask, c.switching, c.chunked, c.whole, c.answered, c.close, c.final = "", false, false, false, false, false, false
+	c.ask, c.upgrade, c.switching, c.chunked, c.whole, c.answered, c.close, c.final = "", nil, false, false, false, false, false, false
 	c.tried, c.before, c.got = 0, c.peer.Wrote(), 0
 }
 
@@ -79,7 +80,7 @@ func (c *Client) Received() int64 { return c.got }
 // request puts the head into scratch.
 func (c *Client) request(q *codec.Request) {
 	c.chunked = q.Length == codec.Unknown
-	c.switching = len(q.Upgrade) > 0
+	c.upgrade, c.switching = q.Upgrade, len(q.Upgrade) > 0
 	switch string(q.Method) {
 	case "HEAD":
 		c.ask = "HEAD"
@@ -128,7 +129,7 @@ func (c *Client) Data(w *socket.Worker, p bytebuf.Piece, end bool) error {
 		front = appendChunkSize(front, p.Len())
 	}
 	c.scratch = front
-	if err := writeAround(w, c.write, front, p, chunkTail(c.chunked, p.Len() > 0, end)); err != nil {
+	if err := writeAround(w, c.write, &c.scratch, p, chunkTail(c.chunked, p.Len() > 0, end)); err != nil {
 		return err
 	}
 	if end {
@@ -186,6 +187,9 @@ func (c *Client) parse(r *codec.Response) (done bool, err error) {
 		c.tried = len(b)
 		return false, nil
 	}
+	if r.Status == 101 && !offered(c.upgrade, r.Upgrade) {
+		return false, errSwitch
+	}
 	c.tried = 0
 	c.buf.Lo += size
 	c.accept(r, f)
@@ -200,6 +204,7 @@ func (c *Client) accept(r *codec.Response, f framing) {
 	c.final = true
 	c.close = f.close
 	c.dec.begin(f.body, r.Length)
+	c.dec.hop = f.hop
 }
 
 // recv waits for bytes behind those in the buffer.
@@ -275,6 +280,7 @@ func (c *Client) Abort() {
 
 // drop leaves an idle connection no more memory than it needs for the next head.
 func (c *Client) drop() {
+	c.upgrade, c.dec.hop = nil, nil // they are the exchange's memory
 	if c.buf != nil {
 		c.bufs.Put(c.buf)
 		c.buf = nil

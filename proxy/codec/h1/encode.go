@@ -36,6 +36,7 @@ func appendRequest(dst []byte, q *codec.Request) []byte {
 	if len(q.Upgrade) > 0 {
 		dst = appendUpgrade(dst, q.Upgrade)
 	}
+	q.Header.RemoveID(header.TE) // HTTP/2 keeps it, for HTTP/2; here it would be the next hop's
 	dst = q.Header.AppendHTTP1(dst)
 	return append(dst, "\r\n"...)
 }

@@ -42,7 +42,7 @@ func TestInterimAnswersBeyondABuffer(t *testing.T) {
 		in := interim + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: " + strings.Repeat("y", 3000) + "\r\n\r\nok"
 		w := &wire{in: []string{in[:bytebuf.Size], in[bytebuf.Size:]}}
 		lim := Defaults()
-		lim.ValueBytes = 60 << 10
+		lim.ValueBytes, lim.HeadBytes = bytebuf.Size, 2*bytebuf.Size
 		cl := NewClient(w, &bufs, &lim, func(*Client, bool) {})
 		cl.Begin()
 		var r codec.Response

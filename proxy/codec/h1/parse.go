@@ -11,8 +11,6 @@ package h1
 
 import (
 	"bytes"
-	"encoding/binary"
-	"math/bits"
 
 	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
@@ -69,6 +67,7 @@ var (
 	errLengthTwice   = refuse(400, "content_length_repeated")
 	errLengthCoding  = refuse(400, "content_length_with_transfer_encoding")
 	errCoding        = refuse(501, "transfer_coding_not_supported")
+	errCodingLast    = refuse(400, "transfer_coding_not_chunked")
 	errCodingTwice   = refuse(400, "transfer_encoding_repeated")
 	errCodingVersion = refuse(400, "transfer_encoding_in_http_1_0")
 	errExpect        = refuse(417, "expectation_not_supported")
@@ -105,21 +104,21 @@ type span struct{ lo, hi int }
 func (s span) in(b []byte) []byte { return b[s.lo:s.hi] }
 
 // parseRequest reads the request head at the start of b into q. It returns the head's size, 0 where the head is not
-// complete yet. close says that the client asked to close the connection after this request.
-func parseRequest(b []byte, q *codec.Request, lim *Limits) (size int, closing bool, err error) {
+// complete yet. What frames the body is in q.
+func parseRequest(b []byte, q *codec.Request, lim *Limits) (size int, f framing, err error) {
 	q.Reset()
 	eol := bytes.IndexByte(b, '\n')
 	if eol < 0 {
-		return 0, false, incompleteLine(b, lim)
+		return 0, f, incompleteLine(b, lim)
 	}
 	method, target, minor, err := requestLine(b[:eol+1], lim)
 	if err != nil {
-		return 0, false, err
+		return 0, f, err
 	}
 	var h head
 	size, err = fields(b, eol+1, &q.Header, lim, &h)
 	if size == 0 || err != nil {
-		return 0, false, err
+		return 0, f, err
 	}
 	own := q.Header.Own(b[:size])
 	q.HeadBytes = size
@@ -127,14 +126,18 @@ func parseRequest(b []byte, q *codec.Request, lim *Limits) (size int, closing bo
 	if minor == '0' {
 		q.Protocol = mesh.HTTP10
 		if !lim.HTTP10 {
-			return 0, false, errVersion10
+			return 0, f, errVersion10
 		}
 	}
 	q.Method = method.in(own)
 	if err := frame(q, own, target.in(own), &h, lim); err != nil {
-		return 0, false, err
+		return 0, f, err
 	}
-	return size, h.close || minor == '0' && !h.keepAlive, nil
+	if h.nominates {
+		f.hop = nominated(&q.Header)
+	}
+	f.close = h.close || minor == '0' && !h.keepAlive
+	return size, f, nil
 }
 
 // incompleteLine refuses early what cannot become a request line.
@@ -173,11 +176,8 @@ func requestLine(l []byte, lim *Limits) (method, target span, minor byte, err er
 	if len(t) > lim.TargetBytes {
 		return method, target, 0, errTargetLong
 	}
-	for _, c := range t {
-		// Visible ASCII; a fragment never travels (RFC 9110 section 7.1).
-		if c <= ' ' || c >= 0x7f || c == '#' {
-			return method, target, 0, errTarget
-		}
+	if !codec.ValidTarget(t) {
+		return method, target, 0, errTarget
 	}
 	return span{0, sp}, span{sp + 1, tail}, l[len(l)-1], nil
 }
@@ -209,7 +209,7 @@ func parseResponse(b []byte, r *codec.Response, lim *Limits, ask string, switchi
 		r.Protocol = mesh.HTTP10
 	}
 	if h.nominates {
-		nominated(&r.Header)
+		f.hop = nominated(&r.Header)
 	}
 	if f.body, err = frameResponse(r, &h, ask, switching, minor); err != nil {
 		return 0, f, err
@@ -222,6 +222,8 @@ func parseResponse(b []byte, r *codec.Response, lim *Limits, ask string, switchi
 type framing struct {
 	body  bodyMode
 	close bool
+	// hop names the fields that end at this hop, in the trailer section too. It lives as long as the head.
+	hop [][]byte
 }
 
 // statusLine takes "HTTP/1.x SP 3DIGIT [SP reason] CRLF" apart (RFC 9112 section 4). The reason is not kept.
@@ -242,7 +244,7 @@ func statusLine(l []byte, r *codec.Response) (minor byte, err error) {
 	if r.Status < 100 || r.Status > 599 {
 		return 0, errStatusLine
 	}
-	if n > 14 && control(l[13:n-2]) != n-15 {
+	if n > 14 && codec.Control(l[13:n-2]) != n-15 {
 		return 0, errStatusLine
 	}
 	return l[7], nil
@@ -250,12 +252,6 @@ func statusLine(l []byte, r *codec.Response) (minor byte, err error) {
 
 // frameResponse finds the length of a response's body, by the rules of RFC 9112 section 6.3 in their order.
 func frameResponse(r *codec.Response, h *head, ask string, switching bool, minor byte) (bodyMode, error) {
-	if h.chunked && h.length >= 0 {
-		return noBody, errLengthCoding
-	}
-	if h.chunked && minor == '0' {
-		return noBody, errCodingVersion
-	}
 	switch {
 	case r.Status == 101 || ask == "CONNECT" && r.Status/100 == 2:
 		// Only what was asked for.
@@ -266,6 +262,10 @@ func frameResponse(r *codec.Response, h *head, ask string, switching bool, minor
 		r.Header.RemoveID(header.ContentLength)
 		r.Length = codec.Unknown
 		return toClose, nil
+	case h.chunked && h.length >= 0:
+		return noBody, errLengthCoding
+	case h.chunked && minor == '0':
+		return noBody, errCodingVersion
 	case r.Status < 200 || r.Status == 204:
 		r.Header.RemoveID(header.ContentLength)
 		return noBody, nil
@@ -284,12 +284,17 @@ func frameResponse(r *codec.Response, h *head, ask string, switching bool, minor
 
 // frame finds a request's target, authority and body length.
 func frame(q *codec.Request, own, target []byte, h *head, lim *Limits) error {
-	if h.hosts > 1 {
+	// RFC 9112 section 3.2 asks for one valid host field also where the target says the same.
+	host := h.host.in(own)
+	switch {
+	case h.hosts > 1:
 		return errHostTwice
+	case h.hosts == 0 && q.Protocol == mesh.HTTP11:
+		return errHostMissing
+	case len(host) > 0 && !codec.ValidHost(host):
+		return errHost
 	}
-	if h.hosts == 1 {
-		q.Authority = h.host.in(own)
-	}
+	q.Authority = host
 	if err := splitTarget(q, target); err != nil {
 		return err
 	}
@@ -300,7 +305,7 @@ func frame(q *codec.Request, own, target []byte, h *head, lim *Limits) error {
 	default:
 		return errHostMissing
 	}
-	if !validHost(q.Authority) {
+	if q.HostStale && !codec.ValidHost(q.Authority) {
 		return errHost
 	}
 	if h.chunked && h.length >= 0 {
@@ -316,16 +321,13 @@ func frame(q *codec.Request, own, target []byte, h *head, lim *Limits) error {
 	case h.length > 0:
 		q.Length = h.length
 	}
-	// An upgrade may be ignored (RFC 9110 section 7.8), and is where a body comes with it or where it asks for h2c,
-	// which Java's client puts on every request.
-	if proto := h.proto.in(own); h.upgrade && q.Length == 0 && q.Protocol == mesh.HTTP11 && !header.EqualFold(proto, "h2c") {
+	// An upgrade may be ignored (RFC 9110 section 7.8), and is where a body comes or is announced with it, or where it
+	// asks for h2c, which Java's client puts on every request.
+	if proto := h.proto.in(own); h.upgrade && q.Length == 0 && !q.Expect && q.Protocol == mesh.HTTP11 && !header.EqualFold(proto, "h2c") {
 		q.Upgrade = proto
 	}
 	if string(q.Method) == "CONNECT" && (q.Length != 0 || h.length >= 0) {
 		return errConnectBody
-	}
-	if h.nominates {
-		nominated(&q.Header)
 	}
 	return nil
 }
@@ -335,7 +337,9 @@ func splitTarget(q *codec.Request, t []byte) error {
 	connect := string(q.Method) == "CONNECT"
 	switch {
 	case connect:
-		if bytes.IndexByte(t, '/') >= 0 || bytes.IndexByte(t, ':') < 0 {
+		// RFC 9110 section 9.3.6: there is no default port.
+		port, ok := ascii.Decimal(t[bytes.LastIndexByte(t, ':')+1:], 5)
+		if bytes.IndexByte(t, '/') >= 0 || bytes.IndexByte(t, ':') < 0 || !ok || port == 0 || port > 65535 {
 			return errTarget
 		}
 		// RFC 9112 section 3.2.3: the target is the authority.
@@ -370,47 +374,15 @@ func absoluteForm(q *codec.Request, t []byte) error {
 	if len(q.Authority) == 0 {
 		return errHost
 	}
-	if len(q.Path) == 0 || q.Path[0] == '?' {
+	if len(q.Path) == 0 && string(q.Method) == "OPTIONS" {
+		q.SetPath([]byte{'*'}) // RFC 9112 section 3.2.4: it is about the server as a whole
+	} else if len(q.Path) == 0 || q.Path[0] == '?' {
 		// RFC 9112 section 3.2.1: an empty path is sent as "/".
 		path := append([]byte{'/'}, q.Path...)
 		q.SetPath(path)
 	}
 	return nil
 }
-
-// validHost accepts the bytes of uri-host [":" port] (RFC 3986 section 3.2), without userinfo.
-func validHost(b []byte) bool {
-	if len(b) > 255+6+2 {
-		return false
-	}
-	for _, c := range b {
-		if !hostByte[c] {
-			return false
-		}
-	}
-	if b[0] == '[' {
-		i := bytes.IndexByte(b, ']')
-		return i > 0 && (i+1 == len(b) || b[i+1] == ':' && digits(b[i+2:]))
-	}
-	i := bytes.IndexByte(b, ':')
-	return i != 0 && !bytes.ContainsAny(b, "[]") && (i < 0 || digits(b[i+1:]))
-}
-
-func digits(b []byte) bool {
-	for _, c := range b {
-		if c-'0' > 9 {
-			return false
-		}
-	}
-	return len(b) <= 5
-}
-
-var hostByte = func() (t [256]bool) {
-	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()*+,;=:[]") {
-		t[c] = true
-	}
-	return t
-}()
 
 // fields reads field lines from p on, to the empty line. It returns the size of the head, 0 where it is not complete.
 func fields(b []byte, p int, l *header.List, lim *Limits, h *head) (size int, err error) {
@@ -449,7 +421,7 @@ func fields(b []byte, p int, l *header.List, lim *Limits, h *head) (size int, er
 			p++
 		}
 		value := p
-		p += control(b[p:])
+		p += codec.Control(b[p:])
 		if len(b)-p < 2 {
 			if p < len(b) && b[p] != '\r' {
 				return 0, errFieldValue
@@ -523,7 +495,7 @@ func (h *head) note(id header.ID, b []byte, v span, l *header.List) error {
 			return errCodingTwice
 		}
 		if !header.EqualFold(val, "chunked") {
-			return errCoding
+			return codingError(val)
 		}
 		h.chunked = true
 		l.DropLast()
@@ -551,6 +523,15 @@ func (h *head) note(id header.ID, b []byte, v span, l *header.List) error {
 	return nil
 }
 
+// codingError refuses codings other than chunked alone (RFC 9112 section 6.3): where chunked is not the last, nobody can
+// tell how long the body is.
+func codingError(val []byte) error {
+	if last := val[bytes.LastIndexByte(val, ',')+1:]; header.EqualFold(bytes.Trim(last, " \t"), "chunked") {
+		return errCoding
+	}
+	return errCodingLast
+}
+
 // connection reads the options of a Connection field (RFC 9110 section 7.6.1).
 func (h *head) connection(val []byte) {
 	eachToken(val, func(tok []byte) {
@@ -569,10 +550,9 @@ func (h *head) connection(val []byte) {
 	})
 }
 
-// nominated removes the fields that Connection names, and Connection itself. What frames or addresses the message is
-// not for a client to take away.
-func nominated(l *header.List) {
-	var names [][]byte
+// nominated removes the fields that Connection names, and Connection itself, and returns the names. What frames or
+// addresses the message is not for a client to take away.
+func nominated(l *header.List) (names [][]byte) {
 	l.Values("connection", func(v []byte) bool {
 		eachToken(v, func(tok []byte) {
 			if id := header.IDOf(tok); id != header.Host && id != header.ContentLength {
@@ -582,9 +562,26 @@ func nominated(l *header.List) {
 		return true
 	})
 	l.RemoveID(header.Connection)
+	remove(l, names)
+	return names
+}
+
+func remove(l *header.List, names [][]byte) {
 	for _, n := range names {
 		l.Remove(string(bytes.ToLower(n)))
 	}
+}
+
+// offered reports whether all protocols that an answer switches to, and one at least, are among those asked for (RFC 9110
+// section 7.8).
+func offered(asked, got []byte) bool {
+	some, all := false, true
+	eachToken(got, func(g []byte) {
+		found := len(g) == 0
+		eachToken(asked, func(a []byte) { found = found || bytes.EqualFold(a, g) })
+		some, all = some || len(g) > 0, all && found
+	})
+	return some && all
 }
 
 // eachToken calls f for each element of a comma-separated list.
@@ -599,33 +596,3 @@ func eachToken(val []byte, f func(tok []byte)) {
 		f(bytes.Trim(tok, " \t"))
 	}
 }
-
-// control returns the index of the first control byte other than tab, len(b) where there is none. It looks at eight
-// bytes at a time; DEL is found too.
-func control(b []byte) int {
-	const ones = 0x0101010101010101
-	i := 0
-	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		below := (w - ones*0x20) &^ w
-		x := w ^ ones*0x7f
-		del := (x - ones) &^ x
-		m := (below | del) & (ones * 0x80)
-		if m == 0 {
-			continue
-		}
-		i += bits.TrailingZeros64(m) >> 3
-		if isControl(b[i]) {
-			return i
-		}
-		i -= 7 // a tab, or a borrow from the byte before: go on behind it
-	}
-	for ; i < len(b); i++ {
-		if isControl(b[i]) {
-			return i
-		}
-	}
-	return i
-}
-
-func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }

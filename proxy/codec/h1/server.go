@@ -21,25 +21,27 @@ type Conn interface {
 	AwaitRead(w *socket.Worker) error
 	Write(w *socket.Worker, p []byte) error
 	HungUp() bool
+	// Bufs are the buffers of the data path.
+	Bufs() *bytebuf.Pool
 }
 
 // Server is the codec's state of a downstream connection. While the connection is idle it holds no buffer.
 type Server struct {
 	conn Conn
-	bufs *bytebuf.Pool
 	lim  *Limits
 
 	buf *bytebuf.Buf // bytes not used up yet
-	// part is the beginning of a head whose rest has not come, and tried how much of the head was parsed in vain.
+	// part is the beginning of a head whose rest has not come, and tried how much of the head was parsed in vain, which is
+	// no more than Limits.HeadBytes and what one read brings.
 	part  []byte
-	tried int
+	tried int32
 	// dry says that the last read took all there was. What has come since has brought an edge.
 	dry bool
 }
 
 // Init prepares s for a new connection.
-func (s *Server) Init(conn Conn, bufs *bytebuf.Pool, lim *Limits) {
-	*s = Server{conn: conn, bufs: bufs, lim: lim}
+func (s *Server) Init(conn Conn, lim *Limits) {
+	*s = Server{conn: conn, lim: lim}
 }
 
 // Poll reads what is there and parses the next request head into st.Request. ok is false where no head is complete: the
@@ -94,20 +96,21 @@ func (s *Server) parse(st *ServerStream, q *codec.Request) (bool, error) {
 		s.buf.Lo += 2
 		b = b[2:]
 	}
-	if len(b) == 0 || !worthParsing(b, s.tried) {
+	if len(b) == 0 || !worthParsing(b, int(s.tried)) {
 		return false, nil
 	}
-	size, closing, err := parseRequest(b, q, s.lim)
+	size, f, err := parseRequest(b, q, s.lim)
 	if err != nil {
 		return false, err
 	}
 	if size == 0 {
-		s.tried = len(b)
+		s.tried = int32(len(b))
 		return false, nil
 	}
 	s.buf.Lo += size
 	s.tried, s.part = 0, nil
-	st.begin(s, q, closing)
+	st.begin(s, q, f.close)
+	st.dec.hop = f.hop
 	return true, nil
 }
 
@@ -125,14 +128,14 @@ func (s *Server) shelve() {
 	if s.buf.Len() > 0 {
 		s.part = append(s.part[:0], s.buf.Bytes()...)
 	}
-	s.bufs.Put(s.buf)
+	s.conn.Bufs().Put(s.buf)
 	s.buf = nil
 }
 
 // unshelve takes a buffer and puts the beginning of a head into it.
 func (s *Server) unshelve() {
 	if s.buf == nil {
-		s.buf = s.bufs.Get()
+		s.buf = s.conn.Bufs().Get()
 	}
 	if len(s.part) > 0 {
 		s.buf.Grow(len(s.part))
@@ -154,10 +157,28 @@ func makeRoom(b *bytebuf.Buf) {
 // Pending reports whether bytes of a further request are here already.
 func (s *Server) Pending() bool { return len(s.part) > 0 || s.buf != nil && s.buf.Len() > 0 }
 
+// preface is how a client of HTTP/2 begins (RFC 9113 section 3.4). No request of HTTP/1 does.
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// TakePreface gives up the connection where Poll has just refused what is the beginning of HTTP/2: the bytes that came so
+// far are the caller's, who puts the buffer back. nil where they are none.
+func (s *Server) TakePreface() *bytebuf.Buf {
+	if s.buf == nil {
+		return nil
+	}
+	b := s.buf.Bytes()
+	if n := min(len(b), len(preface)); n < len("PRI * HTTP/2.0") || string(b[:n]) != preface[:n] {
+		return nil
+	}
+	taken := s.buf
+	s.buf = nil
+	return taken
+}
+
 // Close gives the buffer back.
 func (s *Server) Close() {
 	if s.buf != nil {
-		s.bufs.Put(s.buf)
+		s.conn.Bufs().Put(s.buf)
 		s.buf = nil
 	}
 	s.part, s.tried = nil, 0
@@ -246,14 +267,14 @@ func (st *ServerStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 			}
 		}
 		if s.buf == nil {
-			s.buf = s.bufs.Get()
+			s.buf = s.conn.Bufs().Get()
 		}
 		s.buf.Lo, s.buf.Hi = bytebuf.Room, bytebuf.Room
 		err := s.read()
 		switch {
 		case err == nil:
 		case err == socket.ErrWouldBlock:
-			s.bufs.Put(s.buf)
+			s.conn.Bufs().Put(s.buf)
 			s.buf = nil
 			if err := s.conn.AwaitRead(w); err != nil {
 				return bytebuf.Piece{}, false, err
@@ -319,7 +340,7 @@ func (st *ServerStream) Head(w *socket.Worker, r *codec.Response, first bytebuf.
 	if st.ans.chunked && first.Len() > 0 {
 		st.scratch = appendChunkSize(st.scratch, first.Len())
 	}
-	return st.data(w, st.scratch, first, end)
+	return st.data(w, first, end)
 }
 
 // frame decides how the answer's end will be told.
@@ -359,13 +380,13 @@ func (st *ServerStream) Data(w *socket.Worker, p bytebuf.Piece, end bool) error 
 	if st.ans.chunked && p.Len() > 0 {
 		st.scratch = appendChunkSize(st.scratch, p.Len())
 	}
-	return st.data(w, st.scratch, p, end)
+	return st.data(w, p, end)
 }
 
-// data sends what is in front, the piece, and what ends it, in one send where the piece has room or is small.
-func (st *ServerStream) data(w *socket.Worker, front []byte, p bytebuf.Piece, end bool) error {
+// data sends what is in scratch, the piece, and what ends it, in one send where the piece has room or is small.
+func (st *ServerStream) data(w *socket.Worker, p bytebuf.Piece, end bool) error {
 	st.ended = end
-	return writeAround(w, st.write, front, p, chunkTail(st.ans.chunked, p.Len() > 0, end))
+	return writeAround(w, st.write, &st.scratch, p, chunkTail(st.ans.chunked, p.Len() > 0, end))
 }
 
 // SendTrailers sends the trailer section and ends the answer. Where the answer is not chunked the fields are left out.
@@ -399,7 +420,7 @@ func (st *ServerStream) Sent() int64 { return st.sent }
 // asked to close.
 func (st *ServerStream) Finish() (keep bool) {
 	if s := st.s; s.buf != nil && s.buf.Len() == 0 {
-		s.bufs.Put(s.buf)
+		s.conn.Bufs().Put(s.buf)
 		s.buf = nil
 	}
 	return st.ended && st.whole.Load() && !st.close && !st.tunnel
@@ -423,8 +444,9 @@ func chunkTail(chunked, data, end bool) string {
 // smallPiece is what is rather copied than sent apart.
 const smallPiece = 8 << 10
 
-// writeAround writes front, the piece and tail. front may grow in place.
-func writeAround(w *socket.Worker, write func(*socket.Worker, []byte) error, front []byte, p bytebuf.Piece, tail string) error {
+// writeAround writes what is in scratch, the piece and tail. scratch may grow for that.
+func writeAround(w *socket.Worker, write func(*socket.Worker, []byte) error, scratch *[]byte, p bytebuf.Piece, tail string) error {
+	front := *scratch
 	if p.Len() == 0 {
 		return write(w, append(front, tail...))
 	}
@@ -432,8 +454,8 @@ func writeAround(w *socket.Worker, write func(*socket.Worker, []byte) error, fro
 		return write(w, out)
 	}
 	if p.Len() <= smallPiece {
-		front = append(append(front, p.Bytes()...), tail...)
-		return write(w, front)
+		*scratch = append(append(front, p.Bytes()...), tail...)
+		return write(w, *scratch)
 	}
 	if err := write(w, front); err != nil {
 		return err

@@ -70,15 +70,16 @@ func (c *wire) Recv(w *socket.Worker, b *bytebuf.Buf) (*bytebuf.Buf, error) {
 	return b, nil
 }
 
-func (c *wire) CloseWrite() error { return nil }
-func (c *wire) Wrote() int64      { return int64(c.out.Len()) }
+func (c *wire) CloseWrite() error   { return nil }
+func (c *wire) Wrote() int64        { return int64(c.out.Len()) }
+func (c *wire) Bufs() *bytebuf.Pool { return &bufs }
 
 func server(in ...string) (*Server, *wire) {
 	c := &wire{in: in}
 	lim := Defaults()
 	lim.HTTP10 = true
 	s := &Server{}
-	s.Init(c, &bufs, &lim)
+	s.Init(c, &lim)
 	return s, c
 }
 
@@ -367,7 +368,7 @@ func TestNoAllocations(t *testing.T) {
 	c := &wire{}
 	lim := Defaults()
 	var s Server
-	s.Init(c, &bufs, &lim)
+	s.Init(c, &lim)
 	var st ServerStream
 	var q codec.Request
 	var r codec.Response
