@@ -2,7 +2,10 @@
 
 package circuit
 
-import "github.com/meshtap/meshtap/mesh"
+import (
+	"github.com/meshtap/meshtap/internal/grpcwire"
+	"github.com/meshtap/meshtap/mesh"
+)
 
 // Attempt is how one attempt upstream ended: what Outlier and Plan judge by. The zero Attempt is a connection that was
 // made, where that is all there is to say, as for TCP.
@@ -11,10 +14,12 @@ type Attempt struct {
 	Failure mesh.Failure
 	// Status is the HTTP status of the answer; 0 where no head came.
 	Status int
-	// IsGRPC says that the request is gRPC and that the answer's head holds GRPC, its grpc-status. A status in the
-	// trailers comes too late for any decision here, as in Envoy.
-	IsGRPC bool
-	GRPC   uint32
+	// HasGRPC says that the answer's head holds GRPC, its grpc-status, and IsGRPC that the request is gRPC as well: like
+	// Envoy, retry policies look at any grpc-status, outlier detection at those of gRPC. A status in the trailers comes too
+	// late for any decision here; LateFailure says that there was one that stands for a 5xx.
+	HasGRPC, IsGRPC bool
+	GRPC            int64
+	LateFailure     bool
 	// Answer matches the answer's headers; nil where no head came.
 	Answer Answer
 
@@ -43,26 +48,11 @@ func Idempotent(method []byte) bool {
 	return false
 }
 
-// The codes of grpc-status that are looked at by name (gRPC, "Status codes and their use in gRPC").
-const (
-	grpcCancelled         = 1
-	grpcDeadlineExceeded  = 4
-	grpcResourceExhausted = 8
-	grpcInternal          = 13
-	grpcUnavailable       = 14
-)
-
-// grpcHTTP are the HTTP statuses that codes of grpc-status stand for, as in Envoy's Grpc::Utility::grpcToHttpStatus and
-// google/rpc/code.proto.
-var grpcHTTP = [...]int{200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401}
-
-// status returns the status that outlier detection goes by; 0 where no head came.
-func (a *Attempt) status() int {
-	switch {
-	case a.Status == 0 || !a.IsGRPC:
+// Judged returns the status that outlier detection and circuits go by: of a gRPC answer the one that its grpc-status
+// stands for, as in Envoy's Filter::onUpstreamHeaders; 0 where no head came.
+func (a *Attempt) Judged() int {
+	if a.Status == 0 || !a.IsGRPC || !a.HasGRPC {
 		return a.Status
-	case a.GRPC < uint32(len(grpcHTTP)):
-		return grpcHTTP[a.GRPC]
 	}
-	return 500
+	return grpcwire.HTTPStatus(a.GRPC)
 }

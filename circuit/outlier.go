@@ -117,7 +117,7 @@ type Detection struct {
 // Failures that say nothing about the host, such as an overflow here or a client that went away, count for nothing.
 func (o *Outlier) Report(now int64, h *HostState, a *Attempt, rnd uint64) []Detection {
 	var found []Detection
-	status := a.status()
+	status := a.Judged()
 	if status == 0 && a.Failure.Kind == mesh.NoFailure && !o.config.SplitLocal {
 		status = 200
 	}

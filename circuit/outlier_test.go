@@ -39,7 +39,9 @@ func TestOutlierCounts(t *testing.T) {
 	attempt := func(status int, k mesh.FailureKind) circuit.Attempt {
 		return circuit.Attempt{Status: status, Failure: mesh.Failure{Kind: k}}
 	}
-	grpc := func(code uint32) circuit.Attempt { return circuit.Attempt{Status: 200, IsGRPC: true, GRPC: code} }
+	grpc := func(code int64) circuit.Attempt {
+		return circuit.Attempt{Status: 200, HasGRPC: true, IsGRPC: true, GRPC: code}
+	}
 	// What one attempt counts for, found out by making it the last of a row: with thresholds of 1, each kind is detected
 	// at once.
 	const xx, gateway, local = circuit.ReasonConsecutive5xx, circuit.ReasonConsecutiveGateway, circuit.ReasonConsecutiveLocal

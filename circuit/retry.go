@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -184,6 +185,9 @@ func failureConditions(a *Attempt) mesh.RetryOn {
 	if !a.Sent {
 		on |= mesh.RetryOnResetBeforeRequest
 	}
+	if a.IsGRPC && a.Status == 0 && a.Failure.Kind != mesh.PerTryTimeout && a.Failure.Kind != mesh.MaxDuration {
+		on |= mesh.RetryOnGRPCUnavailable // which is what the client would be told; docs/adr/0013-unavailable.md
+	}
 	return on | mesh.RetryOnReset | mesh.RetryOn5xx | mesh.RetryOnGatewayError
 }
 
@@ -198,19 +202,19 @@ func statusConditions(a *Attempt) mesh.RetryOn {
 	case a.Status == 409:
 		on = mesh.RetryOnRetriable4xx
 	}
-	if !a.IsGRPC {
+	if !a.HasGRPC {
 		return on
 	}
 	switch a.GRPC {
-	case grpcCancelled:
+	case grpcwire.Cancelled:
 		on |= mesh.RetryOnGRPCCancelled
-	case grpcDeadlineExceeded:
+	case grpcwire.DeadlineExceeded:
 		on |= mesh.RetryOnGRPCDeadlineExceeded
-	case grpcResourceExhausted:
+	case grpcwire.ResourceExhausted:
 		on |= mesh.RetryOnGRPCResourceExhausted
-	case grpcInternal:
+	case grpcwire.Internal:
 		on |= mesh.RetryOnGRPCInternal
-	case grpcUnavailable:
+	case grpcwire.Unavailable:
 		on |= mesh.RetryOnGRPCUnavailable
 	}
 	return on

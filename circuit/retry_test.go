@@ -33,9 +33,9 @@ func answered(status int, headers ...string) circuit.Attempt {
 }
 
 // grpc is an attempt that got an answer with a grpc-status in its head.
-func grpc(code uint32) circuit.Attempt {
+func grpc(code int64) circuit.Attempt {
 	a := answered(200)
-	a.IsGRPC, a.GRPC = true, code
+	a.HasGRPC, a.IsGRPC, a.GRPC = true, true, code
 	return a
 }
 

@@ -288,7 +288,7 @@ func attemptOf(text string) *circuit.Attempt {
 	}
 	if code, ok := strings.CutPrefix(text, "grpc:"); ok {
 		n, _ := strconv.ParseUint(code, 10, 32)
-		return &circuit.Attempt{Status: 200, IsGRPC: true, GRPC: uint32(n)}
+		return &circuit.Attempt{Status: 200, HasGRPC: true, IsGRPC: true, GRPC: int64(n)}
 	}
 	for k := mesh.NoRoute; k <= mesh.InternalError; k++ {
 		if k.String() == text {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,11 +62,13 @@ type chaos struct {
 
 	ids      atomic.Int64
 	sessions atomic.Int64 // that have ended
+	second   []string     // the upstreams that speak HTTP/2
 
 	mu       sync.Mutex
 	seen     map[string]bool // ids that came to an upstream
 	answered map[string]bool // ids whose answer came whole
 	clusters []*upstream.Cluster
+	hangs    []string // ids of requests that hung
 }
 
 // TestChaos: upstreams that reset, stall, half-close, talk nonsense, come and go; clients that reset at any byte, read
@@ -112,6 +115,11 @@ func runChaos(t *testing.T, seed uint64) {
 		addrs = append(addrs, l.Addr().String())
 		upstreams.Go(func() { c.upstream(l, newDice(seed, uint64(i)+1)) })
 	}
+	for i := range chaosUpstreams / 2 {
+		addr, end := c.upstream2(newDice(seed, uint64(i)+50))
+		defer end()
+		c.second = append(c.second, addr)
+	}
 	c.configure(addrs, 0)
 	stop := make(chan struct{})
 	var changes sync.WaitGroup
@@ -121,7 +129,11 @@ func runChaos(t *testing.T, seed uint64) {
 		clients.Go(func() {
 			d := newDice(seed, uint64(i)+100)
 			for range *chaosSessions / chaosClients {
-				c.session(d)
+				if d.n(3) == 0 {
+					c.session2(d)
+				} else {
+					c.session(d)
+				}
 				c.sessions.Add(1)
 			}
 		})
@@ -154,6 +166,9 @@ func (c *chaos) configure(addrs []string, n int) {
 	}
 	name := fmt.Sprintf("v%d", n%7)
 	one, two := cluster(name, some()...), cluster("steady", addrs...)
+	if d.n(3) == 0 {
+		one = cluster2(name, c.second[d.n(len(c.second)):]...)
+	}
 	for _, x := range []*mesh.Cluster{one, two} {
 		x.HTTP.MaxRequestsPerConnection = d.n(5)
 		x.HTTP.IdleTimeout = time.Duration(5+d.n(50)) * time.Millisecond
@@ -400,6 +415,9 @@ func (s *slow) Read(p []byte) (int, error) {
 func (c *chaos) read(r *bufio.Reader, ids []string) {
 	for _, id := range ids {
 		resp, err := http.ReadResponse(r, nil)
+		for err == nil && resp.StatusCode < 200 {
+			resp, err = http.ReadResponse(r, nil)
+		}
 		if err != nil {
 			c.hung(id, err)
 			return
@@ -475,6 +493,9 @@ func (c *chaos) check() {
 	for _, o := range c.rig.rec.outcomes {
 		if _, id, ok := strings.Cut(strings.TrimPrefix(string(o.Path), "/"), "/"); ok {
 			told[id]++
+		}
+		if slices.ContainsFunc(c.hangs, func(id string) bool { return strings.HasSuffix(string(o.Path), "/"+id) }) {
+			c.t.Logf("what hung: %+v", o)
 		}
 		if o.Status == 0 && o.Failure == mesh.NoFailure {
 			c.t.Errorf("an outcome with neither an answer nor a failure: %+v", o)

@@ -52,6 +52,7 @@ func TestHTTPAllocations(t *testing.T) {
 		{"GET of chunks", "GET /path HTTP/1.1\r\n" + head + "\r\n", answer + "Transfer-Encoding: chunked\r\n\r\n400\r\n" + long(1024) + "\r\n0\r\n\r\n", nil, 0},
 		{"GET of 64 KiB", "GET /path HTTP/1.1\r\n" + head + "\r\n", answer + "Content-Length: 65536\r\n\r\n" + long(65536), nil, 0},
 		{"POST", "POST /path HTTP/1.1\r\n" + head + "Content-Length: 1024\r\n\r\n" + long(1024), answer + "Content-Length: 2\r\n\r\nok", nil, 0},
+		{"gRPC", "POST /p.Svc/Do HTTP/1.1\r\n" + head + "Content-Type: application/grpc\r\nTE: trailers\r\ngrpc-timeout: 5S\r\nContent-Length: 1024\r\n\r\n" + "\x00\x00\x00\x03\xfb" + long(1019), "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 7\r\n\r\n\x00\x00\x00\x00\x02ok", nil, 0},
 		{"GET through other proxies", "GET /path HTTP/1.1\r\n" + head + "X-Forwarded-For: 192.0.2.1\r\nX-Request-Id: 0123\r\n\r\n", answer + "Content-Length: 2\r\n\r\nok", nil, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -64,17 +65,7 @@ func TestHTTPAllocations(t *testing.T) {
 
 // httpAllocations returns the allocations for each of many requests.
 func httpAllocations(t *testing.T, request, answer string, change func(*mesh.HTTPManager)) float64 {
-	seen := &counter{}
-	s, err := New(Config{}, Deps{
-		Log: zap.NewNop(), Stats: stats.NewRegistry(stats.Options{}), Notifier: seen, Observers: []mesh.Observer{seen},
-		ListenerFilters: registry.Builders(inspect.Rows()), Policies: registry.Builders(lb.Rows()),
-		Logs: func([]mesh.AccessLog) (Logs, error) { return noLogs{}, nil },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	r := &rig{Server: s, t: t, rec: newRecorder()}
+	r, seen := newLean(t)
 	m := manager()
 	if change != nil {
 		change(m)
@@ -82,7 +73,7 @@ func httpAllocations(t *testing.T, request, answer string, change func(*mesh.HTT
 	r.serve(m, []*mesh.Route{prefix("/", to("c"))}, cluster("c", httpFixed(t, answer)))
 	c, _ := httpDial(t, r.addr)
 	out, in := []byte(request), make([]byte, 128<<10)
-	exchange := func() {
+	return allocations(t, seen, func() {
 		if _, err := c.Write(out); err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +87,26 @@ func httpAllocations(t *testing.T, request, answer string, change func(*mesh.HTT
 				return
 			}
 		}
+	})
+}
+
+// newLean returns a server with an observer that only counts.
+func newLean(t *testing.T) (*rig, *counter) {
+	seen := &counter{}
+	s, err := New(Config{}, Deps{
+		Log: zap.NewNop(), Stats: stats.NewRegistry(stats.Options{}), Notifier: seen, Observers: []mesh.Observer{seen},
+		ListenerFilters: registry.Builders(inspect.Rows()), Policies: registry.Builders(lb.Rows()),
+		Logs: func([]mesh.AccessLog) (Logs, error) { return noLogs{}, nil },
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(s.Close)
+	return &rig{Server: s, t: t, rec: newRecorder()}, seen
+}
+
+// allocations returns what the process allocates for each of many exchanges.
+func allocations(t *testing.T, seen *counter, exchange func()) float64 {
 	const rounds = 1000
 	for range rounds {
 		exchange()

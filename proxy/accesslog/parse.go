@@ -3,12 +3,9 @@
 package accesslog
 
 import (
-	"slices"
-
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filepb "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	streampb "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meshtap/meshtap/internal/format"
@@ -75,7 +72,7 @@ func coverage() *protofields.Table {
 
 func parseFile(_ string, b []byte) (registry.Parsed, error) {
 	var m filepb.FileAccessLog
-	p, err := decode(b, &m)
+	p, err := fields.Decode(b, &m)
 	if err != nil {
 		return p, err
 	}
@@ -101,7 +98,7 @@ func parseFile(_ string, b []byte) (registry.Parsed, error) {
 
 func parseStdout(_ string, b []byte) (registry.Parsed, error) {
 	var m streampb.StdoutAccessLog
-	p, err := decode(b, &m)
+	p, err := fields.Decode(b, &m)
 	if err != nil {
 		return p, err
 	}
@@ -112,7 +109,7 @@ func parseStdout(_ string, b []byte) (registry.Parsed, error) {
 
 func parseStderr(_ string, b []byte) (registry.Parsed, error) {
 	var m streampb.StderrAccessLog
-	p, err := decode(b, &m)
+	p, err := fields.Decode(b, &m)
 	if err != nil {
 		return p, err
 	}
@@ -170,29 +167,4 @@ func (c *Config) json(path string, s *structpb.Struct) error {
 	}
 	c.JSON = j
 	return nil
-}
-
-// decode reads b into m, refuses what is not honoured and notes what has no effect.
-func decode(b []byte, m proto.Message) (registry.Parsed, error) {
-	var p registry.Parsed
-	if err := proto.Unmarshal(b, m); err != nil {
-		return p, registry.Errorf("", "not a valid %s: %v", m.ProtoReflect().Descriptor().FullName(), err)
-	}
-	var refused error
-	unknown := fields.Walk(m, func(f protofields.Finding) {
-		switch {
-		case f.Class == protofields.NoEffect:
-			p.NoEffect = append(p.NoEffect, f.Path)
-		case refused == nil:
-			refused = registry.Errorf(f.Path, "%s", f.Why)
-		}
-	})
-	slices.Sort(p.NoEffect)
-	if refused == nil && unknown > 0 {
-		refused = registry.Errorf("", "%d fields that this version of %s does not have", unknown, m.ProtoReflect().Descriptor().FullName())
-	}
-	if refused != nil {
-		return registry.Parsed{}, refused
-	}
-	return p, nil
 }

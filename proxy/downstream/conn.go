@@ -6,10 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"runtime/debug"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/internal/mono"
@@ -17,35 +14,23 @@ import (
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
 	"github.com/meshtap/meshtap/proxy/exchange"
-	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
-// conn is one client connection. Everything is owned by the worker that serves it.
+// conn is one client connection that speaks HTTP/1. Everything is owned by the worker that serves it.
 type conn struct {
-	m    *Manager
-	c    *socket.Conn
-	info *inspect.ConnInfo
-	h1   h1.Server
+	link
+	h1 h1.Server
 
-	requests int
-	headFrom int64 // mono: when the head that is not complete yet began; 0 where there is none
-	shard    uint32
-	// lingering says that our side has ended and the client's rest is read away; left is how much of it at most.
-	lingering bool
-	left      int
-	byClient  bool // it was the client that ended the connection
-	inFlight  bool // a request was cut off by the end
-	mayFollow bool // the client may still be sending
-	reset     bool // the connection ends with a reset
+	headFrom  int64 // mono: when the head that is not complete yet began; 0 where there is none
+	counted   bool  // it has turned out to speak HTTP/1
+	mayFollow bool  // the client may still be sending
+	reset     bool  // the connection ends with a reset
 }
 
 // refusalTimeout bounds the answer to a head that is refused, to a client that may not read.
 const refusalTimeout = time.Second
-
-// lingerBytes is how much of what a client still sends is read away before its connection is closed.
-const lingerBytes = 1 << 20
 
 // Ready implements socket.Handler.
 func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
@@ -59,17 +44,17 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 		if d.h1.Dry() {
 			return d.wait()
 		}
-		st := d.m.streams.Get().(*stream)
+		st := d.m.streams1.Get().(*stream1)
 		st.x.Begin(w, mono.Now(), rand.Uint64())
 		ok, err := d.h1.Poll(&st.h1, &st.x.Request)
 		if !ok {
 			open = d.idle(w, st, err, expired)
-			d.m.streams.Put(st)
+			d.m.streams1.Put(st)
 			return open
 		}
 		expired = false
 		keep := d.serve(w, st)
-		d.m.streams.Put(st)
+		d.m.streams1.Put(st)
 		if !keep {
 			return d.leave()
 		}
@@ -77,7 +62,7 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 }
 
 // idle is called when there is no complete head: to wait, or to end the connection.
-func (d *conn) idle(w *socket.Worker, st *stream, err error, expired bool) (open bool) {
+func (d *conn) idle(w *socket.Worker, st *stream1, err error, expired bool) (open bool) {
 	switch {
 	case err == nil && !expired:
 		return d.wait()
@@ -87,6 +72,11 @@ func (d *conn) idle(w *socket.Worker, st *stream, err error, expired bool) (open
 		d.countExpiry()
 		return false
 	}
+	if d.requests == 0 && d.m.cfg.Codec == mesh.CodecAuto {
+		if b := d.h1.TakePreface(); b != nil {
+			return d.speak2(w, b)
+		}
+	}
 	var refused *codec.ProtocolError
 	if errors.As(err, &refused) {
 		d.m.numbers.Inc(d.shard, metrics.DownstreamCxProtocolError)
@@ -95,6 +85,23 @@ func (d *conn) idle(w *socket.Worker, st *stream, err error, expired bool) (open
 	}
 	d.byClient = err == io.EOF || d.c.HungUp()
 	return false
+}
+
+// speak2 goes on in HTTP/2, which the client has begun with.
+func (d *conn) speak2(w *socket.Worker, begun *bytebuf.Buf) (open bool) {
+	n := newConn2(d.m, d.c, d.info)
+	n.h2.Preload(begun)
+	d.c.Handle(n)
+	return n.Ready(w, d.c)
+}
+
+// count notes that the connection speaks HTTP/1.
+func (d *conn) count() {
+	if !d.counted {
+		d.counted = true
+		d.m.numbers.Inc(d.shard, metrics.DownstreamCxHTTP1Total)
+		d.m.numbers.Inc(d.shard, metrics.DownstreamCxHTTP1Active)
+	}
 }
 
 // countExpiry counts why a connection without a request was closed.
@@ -145,25 +152,19 @@ func (d *conn) wait() (open bool) {
 	return true
 }
 
-func (d *conn) draining() bool { return d.info.Owner.Draining() }
-
-// tooOld reports whether the connection has lasted as long as it may.
-func (d *conn) tooOld() bool {
-	t := d.m.cfg.MaxConnectionDuration
-	return t > 0 && mono.Now()-d.info.Accepted >= int64(t)
-}
-
 // serve takes one request from its head to its Outcome, and reports whether the connection can serve another.
-func (d *conn) serve(w *socket.Worker, st *stream) (keep bool) {
+func (d *conn) serve(w *socket.Worker, st *stream1) (keep bool) {
+	d.count()
 	d.requests++
+	st.number = d.requests
 	d.headFrom = 0
 	d.c.SetExpire(0)
-	previous := st.open(w, d)
+	previous := st.open(w, &d.link, &st.h1, d.c)
 	defer func() {
 		if r := recover(); r != nil {
 			st.panicked(r)
 		}
-		keep = st.close()
+		keep = d.finish(st)
 		w.SetDeadline(0)
 		w.Own(previous)
 		d.c.WatchHangUp(nil)
@@ -172,11 +173,23 @@ func (d *conn) serve(w *socket.Worker, st *stream) (keep bool) {
 	return true
 }
 
+// finish ends a request with its Outcome, and reports whether the connection can serve another.
+func (d *conn) finish(st *stream1) (keep bool) {
+	keep = st.h1.Finish()
+	d.mayFollow = !st.h1.Last() || !st.h1.BodyEnded()
+	d.reset = st.h1.MustReset()
+	d.byClient = st.x.Outcome.Failure == mesh.DownstreamClosed
+	d.inFlight = st.h1.Broken() || d.byClient
+	st.close(st.h1.Broken())
+	return keep
+}
+
 // refuse answers a head that cannot be served, and ends the connection.
-func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int, details string) (open bool) {
+func (d *conn) refuse(w *socket.Worker, st *stream1, f *mesh.Failure, status int, details string) (open bool) {
+	d.count()
 	x := &st.x
 	st.h1.Refuse(&d.h1, &x.Request)
-	previous := st.open(w, d)
+	previous := st.open(w, &d.link, &st.h1, d.c)
 	defer func() {
 		w.SetDeadline(0)
 		w.Own(previous)
@@ -187,10 +200,10 @@ func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int,
 	o.Failure, o.Side = f.Kind, f.Side
 	o.Flags |= f.Kind.Info().Flag
 	x.Answer(status, details, nil)
-	if err := x.Send(bytebuf.Piece{}, true); err != nil {
+	if err := x.SendLocal(nil); err != nil {
 		o.Flags |= mesh.FlagDC
 	}
-	st.close()
+	d.finish(st)
 	return d.leave()
 }
 
@@ -199,73 +212,18 @@ func (d *conn) refuse(w *socket.Worker, st *stream, f *mesh.Failure, status int,
 func (d *conn) leave() (open bool) {
 	follows := d.mayFollow || d.h1.Pending()
 	d.h1.Close()
-	delay := d.m.cfg.DelayedCloseTimeout
 	if d.reset {
 		d.c.Reset()
 		return false
 	}
-	// Also where the client has ended its side: bytes of before that may still be unread.
-	if !follows || delay <= 0 || d.c.CloseWrite() != nil {
-		return false
-	}
-	d.lingering, d.left = true, lingerBytes
-	d.c.SetExpire(mono.Now() + int64(delay))
-	return d.linger()
-}
-
-// linger reads away what the client sends, until it closes or the time is over.
-func (d *conn) linger() (open bool) {
-	if d.c.Expired() {
-		d.m.numbers.Inc(d.shard, metrics.DownstreamCxDelayedCloseTimeout)
-		return false
-	}
-	b := d.c.Bufs().Get()
-	defer d.c.Bufs().Put(b)
-	for d.left > 0 {
-		n, err := d.c.TryRead(b.Free())
-		if err == socket.ErrWouldBlock {
-			return true
-		}
-		if err != nil {
-			return false
-		}
-		d.left -= n
-	}
-	return false
+	return follows && d.beginLinger()
 }
 
 // Closed implements socket.Handler.
 func (d *conn) Closed(*socket.Conn) {
 	d.h1.Close()
-	n := d.m.numbers
-	n.Dec(d.shard, metrics.DownstreamCxActive)
-	n.Dec(d.shard, metrics.DownstreamCxHTTP1Active)
-	n.Observe(d.shard, metrics.DownstreamCxLengthMs, mono.Now()-d.info.Accepted)
-	switch {
-	case d.byClient && d.inFlight:
-		n.Inc(d.shard, metrics.DownstreamCxDestroyRemoteActiveRq)
-	case d.inFlight:
-		n.Inc(d.shard, metrics.DownstreamCxDestroyLocalActiveRq)
+	if d.counted {
+		d.m.numbers.Dec(d.shard, metrics.DownstreamCxHTTP1Active)
 	}
-	if d.byClient {
-		n.Inc(d.shard, metrics.DownstreamCxDestroyRemote)
-	} else {
-		n.Inc(d.shard, metrics.DownstreamCxDestroyLocal)
-	}
-}
-
-// panicked answers for a request whose handling broke an invariant. Only this request is lost.
-func (st *stream) panicked(r any) {
-	d := st.d
-	d.m.deps.Log.Error("a request's handling panicked; it was answered with 500 and its connection closed",
-		zap.String("listener", d.m.listener.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
-	x := &st.x
-	x.Stream.Abort()
-	o := &x.Outcome
-	o.Failure, o.Side = mesh.InternalError, mesh.SideInternal
-	if !x.Stream.Started() {
-		x.Answer(500, "internal_error", nil)
-		x.Outcome.Status = 500
-		_ = x.Stream.Head(x.Worker, &x.Response, bytebuf.Piece{}, true) // the connection closes either way
-	}
+	d.closed()
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/filter"
 	"github.com/meshtap/meshtap/proxy/format"
 	"github.com/meshtap/meshtap/proxy/inspect"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/pool"
 	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/socket"
@@ -51,7 +52,6 @@ type rig struct {
 	outcomes []mesh.Outcome // guarded by mu
 	more     chan struct{}  // one place
 
-	conns atomic.Int64
 }
 
 // setup is what a rig is made of; the zero value is a manager as it is by default, without routes.
@@ -65,6 +65,8 @@ type setup struct {
 	filters map[string]filter.Builder
 	// policy is the load balancing policy; nil is round robin.
 	policy lb.Builder
+	// logs are the access logs; nil for none.
+	logs Logs
 	// remote stands for the client's address where it is valid.
 	remote netip.AddrPort
 	// sendBuffer bounds the kernel's memory for what goes to clients; 0 leaves it.
@@ -116,9 +118,12 @@ func start(t testing.TB, s setup) *rig {
 		cfg.DelayedCloseTimeout = time.Second
 	}
 	cfg.StatPrefix, cfg.RouteTable, cfg.ServerName = "in", "routes", "envoy"
+	if s.logs == nil {
+		s.logs = nopLogs{}
+	}
 	deps := &Deps{
 		Log: zap.NewNop(), Stats: reg, Live: func() Live { return r.now.Load().live }, Filters: s.filters, Observers: []mesh.Observer{r},
-		Logs: func([]mesh.AccessLog) (Logs, error) { return nopLogs{}, nil }, Env: &format.Env{},
+		Logs: func([]mesh.AccessLog) (Logs, error) { return s.logs, nil }, Env: &format.Env{},
 	}
 	r.Manager, err = New(&mesh.Listener{Name: "l"}, &mesh.FilterChain{Name: "fc", HTTP: cfg}, deps)
 	if err != nil {
@@ -173,9 +178,9 @@ func (r *rig) listen(s setup) {
 	r.t.Cleanup(func() {
 		l.Close()
 		wg.Wait()
-		for deadline := time.Now().Add(hang); r.conns.Load() > 0; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(hang); r.conns() > 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
-				r.t.Errorf("%d connections are left open", r.conns.Load())
+				r.t.Errorf("%d connections are left open", r.conns())
 				return
 			}
 		}
@@ -209,30 +214,20 @@ func (r *rig) adopt(nc *net.TCPConn, s setup) {
 		syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, s.sendBuffer)
 	}
 	info := &inspect.ConnInfo{ID: 7, Accepted: mono.Now(), Owner: r}
-	info.DirectLocal, info.DirectRemote = socket.Addrs(fd)
-	info.Local, info.Remote = info.DirectLocal, info.DirectRemote
+	info.Local, info.Remote = socket.Addrs(fd)
 	if s.remote.IsValid() {
 		info.Remote = s.remote
 	}
 	c := r.engine.Adopt(fd, nil)
 	h, now := r.Accept(c, info)
-	c.Handle(&counted{h, r})
-	r.conns.Add(1)
+	c.Handle(h)
 	if err := c.Start(now); err != nil {
 		r.t.Error(err)
 	}
 }
 
-// counted tells the rig when a connection has closed.
-type counted struct {
-	socket.Handler
-	r *rig
-}
-
-func (h *counted) Closed(c *socket.Conn) {
-	h.Handler.Closed(c)
-	h.r.conns.Add(-1)
-}
+// conns returns how many connections are open.
+func (r *rig) conns() int64 { return r.count(metrics.DownstreamCxActive) }
 
 // wait waits for n outcomes, and returns them all.
 func (r *rig) wait(n int) []mesh.Outcome {
@@ -256,9 +251,9 @@ func (r *rig) wait(n int) []mesh.Outcome {
 // waitConns waits until so many connections are open.
 func (r *rig) waitConns(n int64) {
 	r.t.Helper()
-	for deadline := time.Now().Add(hang); r.conns.Load() != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hang); r.conns() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%d connections are open, not %d", r.conns.Load(), n)
+			r.t.Fatalf("%d connections are open, not %d", r.conns(), n)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
+	"github.com/meshtap/meshtap/proxy/codec/h2"
 	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/filter"
 	"github.com/meshtap/meshtap/proxy/format"
@@ -77,13 +78,16 @@ type Manager struct {
 	logs     Logs
 	numbers  *metrics.HTTP
 	limits   h1.Limits
+	http2    h2.Config
 	inline   *Table // nil where the table has a name
 	clock    clock
 	upgrades map[string]bool
 
 	// pinned is the state at the time when the chain was retired, with all that its routes name; nil before.
-	pinned  atomic.Pointer[pin]
-	streams sync.Pool // of *stream
+	pinned             atomic.Pointer[pin]
+	streams1, streams2 sync.Pool // of *stream1 and *stream2
+	// users is the chain, until Release, and each connection of HTTP/2 that is open or has streams.
+	users atomic.Int64
 }
 
 type pin struct{ live Live }
@@ -94,21 +98,9 @@ const headersTimeout = 10 * time.Second
 // New returns the runtime of the connection manager of a filter chain.
 func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 	cfg := fc.HTTP
-	m := &Manager{cfg: cfg, listener: l, chain: fc, deps: deps, limits: limits(cfg), upgrades: map[string]bool{}}
+	m := &Manager{cfg: cfg, listener: l, chain: fc, deps: deps, limits: limits(cfg), http2: options2(cfg), upgrades: map[string]bool{}}
 	for _, u := range cfg.Upgrades {
 		m.upgrades[u.Type] = u.Enabled
-	}
-	for i := range cfg.Filters {
-		f := &cfg.Filters[i]
-		build := deps.Filters[f.TypeURL]
-		if build == nil {
-			return nil, fmt.Errorf("HTTP filter %q: no filter for %s", f.Name, f.TypeURL)
-		}
-		made, err := build(f.Config)
-		if err != nil {
-			return nil, fmt.Errorf("HTTP filter %q: %w", f.Name, err)
-		}
-		m.filters = append(m.filters, made)
 	}
 	if cfg.Routes != nil {
 		t, err := route.Compile(cfg.Routes)
@@ -117,16 +109,40 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 		}
 		m.inline = &Table{cfg.Routes, t}
 	}
+	if err := m.build(); err != nil {
+		m.filters.Close()
+		return nil, err
+	}
 	logs, err := deps.Logs(cfg.AccessLogs)
 	if err != nil {
+		m.filters.Close()
 		return nil, err
 	}
 	// From here on nothing fails, and Release gives back what is taken.
 	m.logs = logs
+	m.users.Store(1)
 	m.numbers = metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l))
 	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
-	m.streams.New = func() any { return &stream{} }
+	m.streams1.New = func() any { return &stream1{} }
+	m.streams2.New = func() any { return &stream2{} }
 	return m, nil
+}
+
+// build makes the filters.
+func (m *Manager) build() error {
+	for i := range m.cfg.Filters {
+		f := &m.cfg.Filters[i]
+		build := m.deps.Filters[f.TypeURL]
+		if build == nil {
+			return fmt.Errorf("HTTP filter %q: no filter for %s", f.Name, f.TypeURL)
+		}
+		made, err := build(f.Config, filter.Deps{Name: f.Name, Place: i, Stats: m.deps.Stats})
+		if err != nil {
+			return fmt.Errorf("HTTP filter %q: %w", f.Name, err)
+		}
+		m.filters = append(m.filters, filter.Entry{Name: f.Name, Filter: made, Disabled: f.Disabled})
+	}
+	return nil
 }
 
 func limits(cfg *mesh.HTTPManager) h1.Limits {
@@ -141,6 +157,20 @@ func limits(cfg *mesh.HTTPManager) h1.Limits {
 	return l
 }
 
+func options2(cfg *mesh.HTTPManager) h2.Config {
+	c := h2.From(&cfg.HTTP2)
+	if cfg.MaxHeaderBytes > 0 {
+		c.HeadBytes = cfg.MaxHeaderBytes
+	}
+	if cfg.MaxHeaderCount > 0 {
+		c.Fields = cfg.MaxHeaderCount
+	}
+	if cfg.DrainTimeout > 0 {
+		c.DrainTimeout = cfg.DrainTimeout
+	}
+	return c
+}
+
 // Retire implements the listener's Retirer: what is still served from here on sees the clusters that there are now.
 func (m *Manager) Retire() {
 	if m.inline != nil {
@@ -148,10 +178,17 @@ func (m *Manager) Retire() {
 	}
 }
 
-// Release implements the listener's Retirer.
-func (m *Manager) Release() {
+// Release implements the listener's Retirer. A stream of HTTP/2 may outlive its connection for a moment: the last that
+// there is gives back what they all use.
+func (m *Manager) Release() { m.leave() }
+
+func (m *Manager) leave() {
+	if m.users.Add(-1) > 0 {
+		return
+	}
 	m.pinned.Store(nil)
 	m.logs.Close()
+	m.filters.Close()
 	m.numbers.Release()
 }
 
@@ -163,15 +200,18 @@ func (m *Manager) state() Live {
 	return m.deps.Live()
 }
 
-// Accept implements the listener's chain handler: a client of HTTP/1 speaks first.
+// Accept implements the listener's chain handler: a client of HTTP speaks first. Without TLS, what it says first tells
+// which version, unless the configuration does.
 func (m *Manager) Accept(c *socket.Conn, info *inspect.ConnInfo) (h socket.Handler, now bool) {
-	d := &conn{m: m, c: c, info: info}
-	d.h1.Init(c, c.Bufs(), &m.limits)
+	m.opened()
+	if m.cfg.Codec == mesh.CodecHTTP2 || m.cfg.Codec == mesh.CodecAuto && info.ALPN() == "h2" {
+		d := newConn2(m, c, info)
+		d.wait(info.Accepted)
+		return d, false
+	}
+	d := &conn{link: link{m: m, c: c, info: info}}
+	d.h1.Init(c, &m.limits)
 	d.wait()
-	m.numbers.Inc(0, metrics.DownstreamCxTotal)
-	m.numbers.Inc(0, metrics.DownstreamCxActive)
-	m.numbers.Inc(0, metrics.DownstreamCxHTTP1Total)
-	m.numbers.Inc(0, metrics.DownstreamCxHTTP1Active)
 	return d, false
 }
 
@@ -183,14 +223,20 @@ func (m *Manager) table(live Live) *Table {
 	return live.Table(m.cfg.RouteTable)
 }
 
-// stream is one request in flight.
+// stream is one request in flight, whatever HTTP version it came in.
 type stream struct {
 	x    exchange.Exchange
-	h1   h1.ServerStream
 	call forward.Call
 
-	d        *conn
+	d        *link
 	live     Live
+	number   int  // the how-manieth request of its connection it is
 	stopped  int  // the filter that stopped the request
 	upgraded bool // it asks for a switch of protocols that is allowed
+}
+
+// stream1 is a request in flight on HTTP/1.
+type stream1 struct {
+	stream
+	h1 h1.ServerStream
 }

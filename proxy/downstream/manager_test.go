@@ -22,7 +22,7 @@ import (
 // TestNew: what a manager cannot be made of is named.
 func TestNew(t *testing.T) {
 	t.Parallel()
-	fails := func(any) (filter.Filter, error) { return nil, errors.New("no good") }
+	fails := func(any, filter.Deps) (filter.Filter, error) { return nil, errors.New("no good") }
 	for _, c := range []struct {
 		name string
 		cfg  mesh.HTTPManager

@@ -37,7 +37,7 @@ func (stopper) OnResponse(x *exchange.Exchange) {
 	}
 }
 
-var stoppers = map[string]filter.Builder{"stopper": func(any) (filter.Filter, error) { return stopper{}, nil }}
+var stoppers = map[string]filter.Builder{"stopper": func(any, filter.Deps) (filter.Filter, error) { return stopper{}, nil }}
 
 // panicPolicy is a load balancing policy that is broken.
 type panicPolicy struct{}
@@ -210,8 +210,9 @@ func leaveInAnswer(r *rig) {
 }
 
 func echo101(p *peer) {
-	p.head()
-	p.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ws\r\n\r\n")
+	_, rest, _ := strings.Cut(p.head(), "\r\nupgrade: ")
+	asked, _, _ := strings.Cut(rest, "\r\n")
+	p.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: " + asked + "\r\n\r\n")
 	io.Copy(p.TCPConn, p)
 }
 

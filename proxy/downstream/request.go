@@ -12,6 +12,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/route"
 )
 
 // admit applies the connection manager's own rules to a request: what it may look like, and what its headers say of who
@@ -22,10 +23,11 @@ func (st *stream) admit() bool {
 	if cfg.Underscores != mesh.UnderscoresAllow && !st.underscores(cfg.Underscores) {
 		return false
 	}
+	x.IsGRPC = len(q.Path) > 0 && route.IsGRPC(q)
 	if !st.path() {
 		return false
 	}
-	stripHost(q, cfg, st.d.info.DirectLocal.Port())
+	stripHost(q, cfg, st.d.info.DirectLocal().Port())
 	x.Outcome.Authority = q.Authority
 	enters := st.origin()
 	if cfg.Via != "" {
@@ -146,8 +148,11 @@ var (
 func (st *stream) origin() (enters bool) {
 	x, cfg, info := &st.x, st.d.m.cfg, st.d.info
 	l := &x.Request.Header
-	const scheme = "http" // no TLS is terminated here yet
-	// What a client says of its certificate is worth nothing on a connection that had none (Envoy removes it too).
+	scheme := "http"
+	if info.TLS() != nil {
+		scheme = "https"
+	}
+	// What a client says of a certificate is never passed on (Envoy's SANITIZE).
 	l.Remove(hdrClientCert)
 	client, sole := st.client(l)
 	internal := sole && isInternal(cfg.InternalAddresses, client)

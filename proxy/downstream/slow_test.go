@@ -159,7 +159,7 @@ func TestSlowloris(t *testing.T) {
 	if g := runtime.NumGoroutine() - before; g > n {
 		t.Errorf("%d goroutines more for %d connections", g, n)
 	}
-	for i := 0; r.conns.Load() > 0 && i < 1000; i++ {
+	for i := 0; r.conns() > 0 && i < 1000; i++ {
 		for _, c := range conns {
 			io.WriteString(c, "s")
 		}
@@ -174,7 +174,7 @@ func TestSlowloris(t *testing.T) {
 			t.Errorf("%d %s", o.Status, o.Details)
 		}
 	}
-	if r.conns.Load() > 0 {
+	if r.conns() > 0 {
 		t.Error("dripping keeps connections open")
 	}
 }

@@ -3,9 +3,14 @@
 package downstream
 
 import (
+	"runtime/debug"
+
+	"go.uber.org/zap"
+
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
@@ -13,15 +18,15 @@ import (
 )
 
 // open makes the stream the worker's, and fills in what is known before the request is looked at.
-func (st *stream) open(w *socket.Worker, d *conn) (previous socket.Owner) {
+func (st *stream) open(w *socket.Worker, d *link, s codec.ServerStream, client exchange.Client) (previous socket.Owner) {
 	m, info, x := d.m, d.info, &st.x
 	st.d, st.stopped, st.upgraded = d, len(m.filters), false
-	x.Stream, x.Client, x.Downstream, x.Manager, x.Info = &st.h1, d.c, st, m.cfg, info
+	x.Stream, x.Client, x.Downstream, x.Manager, x.Info = s, client, st, m.cfg, info
 	st.live = m.state()
 	o := &x.Outcome
 	o.Listener, o.FilterChain, o.Direction, o.StatPrefix = m.listener.Name, m.chain.Name, m.listener.Direction, m.cfg.StatPrefix
-	o.Remote, o.Local, o.DirectRemote = info.Remote, info.Local, info.DirectRemote
-	o.ConnectionID, o.ServerName = info.ID, info.ServerName
+	o.Remote, o.Local, o.DirectRemote = info.Remote, info.Local, info.DirectRemote()
+	o.ConnectionID, o.ServerName, o.TLS = info.ID, info.ServerName(), info.TLS()
 	o.Protocol = x.Request.Protocol
 	o.Versions = st.live.Versions()
 	m.numbers.Begin(w.Shard, x.Request.Protocol)
@@ -37,7 +42,7 @@ func (st *stream) run() {
 	x.SetIdle(m.cfg.StreamIdleTimeout)
 	x.After(exchange.MaxDeadline, m.cfg.MaxStreamDuration)
 	x.After(exchange.ReadDeadline, m.cfg.RequestTimeout)
-	if n := m.cfg.MaxRequestsPerConnection; n > 0 && st.d.requests >= n {
+	if n := m.cfg.MaxRequestsPerConnection; n > 0 && st.number >= n {
 		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxMaxRequestsReached)
 		x.Stream.CloseAfter()
 	}
@@ -71,6 +76,7 @@ func (st *stream) run() {
 // nameRoute tells the Outcome what was matched, in the configuration's words.
 func (st *stream) nameRoute() {
 	o, match := &st.x.Outcome, &st.x.Match
+	o.Policy = mesh.TapPolicy(st.x.Table, match.Host, match.Route)
 	if match.Host != nil {
 		o.VirtualHost = match.Host.Name
 	}
@@ -136,7 +142,7 @@ func lower(b []byte) string {
 func (st *stream) answer(body []byte) {
 	x := &st.x
 	_, _, _ = x.Stream.Body().Buffered() // a body that is here whole need not end the connection
-	if err := x.Send(bytebuf.Of(body), true); err != nil {
+	if err := x.SendLocal(body); err != nil {
 		x.Outcome.Failure, x.Outcome.Side = mesh.DownstreamClosed, mesh.SideDownstream
 		x.Outcome.Flags |= mesh.FlagDC
 	}
@@ -174,29 +180,24 @@ func (st *stream) BeforeAnswer(x *exchange.Exchange) {
 	}
 }
 
-// close ends the request: one Outcome, whatever came of it. It reports whether the connection can serve another.
-func (st *stream) close() (keep bool) {
-	x, d := &st.x, st.d
-	m := d.m
+// close ends the request: one Outcome, whatever came of it. broken says that the answer was cut off.
+func (st *stream) close(broken bool) {
+	x, m := &st.x, st.d.m
 	o := &x.Outcome
 	o.Duration = mono.Now() - x.Start
 	if x.Stream.Started() {
 		o.AnswerHeaderBytes = int64(x.Response.Header.Size())
 	}
-	keep = st.h1.Finish()
-	d.mayFollow = !st.h1.Last() || !st.h1.BodyEnded()
-	d.reset = st.h1.MustReset()
-	d.byClient = o.Failure == mesh.DownstreamClosed
-	d.inFlight = st.h1.Broken() || d.byClient
 	shard := x.Worker.Shard
-	if st.h1.Broken() && !d.byClient {
+	if broken && o.Failure != mesh.DownstreamClosed {
 		m.numbers.Inc(shard, metrics.DownstreamRqTxReset)
 	}
 	if st.upgraded {
 		m.numbers.Dec(shard, metrics.DownstreamCxUpgradesActive)
 	}
 	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)
-	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, st.h1.Sent())
+	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, x.Stream.Sent())
+	x.SettleGRPC()
 	metrics.ObserveHTTP(m.numbers, x.Cluster, o)
 	m.logs.Observe(o)
 	for _, l := range m.deps.Observers {
@@ -204,5 +205,20 @@ func (st *stream) close() (keep bool) {
 	}
 	st.d, st.live = nil, nil
 	x.Stream, x.Client, x.Downstream, x.Info, x.Cluster = nil, nil, nil, nil, nil
-	return keep
+}
+
+// panicked answers for a request whose handling broke an invariant. Only this request is lost.
+func (st *stream) panicked(r any) {
+	d := st.d
+	d.m.deps.Log.Error("a request's handling panicked; it was answered with 500 and its connection closed",
+		zap.String("listener", d.m.listener.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+	x := &st.x
+	x.Stream.Abort()
+	o := &x.Outcome
+	o.Failure, o.Side = mesh.InternalError, mesh.SideInternal
+	if !x.Stream.Started() {
+		x.Answer(500, "internal_error", nil)
+		x.Outcome.Status = 500
+		_ = x.Stream.Head(x.Worker, &x.Response, bytebuf.Piece{}, true) // the connection closes either way
+	}
 }

@@ -33,7 +33,8 @@ type Client interface {
 
 // Downstream is what an exchange asks of the stream that it came on.
 type Downstream interface {
-	// BeforeAnswer lets the filters and the connection manager see and change the head of the final answer.
+	// BeforeAnswer lets the filters and the connection manager see and change the head of the final answer, and wrap its
+	// body.
 	BeforeAnswer(x *Exchange)
 }
 
@@ -58,10 +59,16 @@ type Exchange struct {
 	Cluster *metrics.Cluster
 	// Start is when the first byte of the request was here (mono).
 	Start int64
-	// Trailers are the trailer fields of the answer, nil where there are none.
+	// Trailers are the trailer fields of the answer as it came, nil where there are none. They are the attempt's until
+	// KeepTrailers.
 	Trailers *header.List
+	// RequestBody is what the request's body is read from, where a filter wraps it; otherwise it is nil. ResponseBody is the
+	// same for the answer, from PrepareAnswer on, and never nil there. See package filter.
+	RequestBody, ResponseBody codec.Body
 	// IsLocal says that the answer is Meshtap's own.
 	IsLocal bool
+	// IsGRPC says that the client speaks gRPC, so that answers of our own are gRPC's too.
+	IsGRPC bool
 
 	limits  [numDeadlines]int64 // mono; 0 for none
 	idle    time.Duration       // the stream idle timeout
@@ -76,6 +83,9 @@ type Exchange struct {
 	random uint64
 	tries  []mesh.Try
 	number [20]byte
+	kept   header.List // Trailers, once the attempt that they came with has ended
+	own    ownBody
+	states []any // what filters keep, by their places
 }
 
 // Deadline is one of the times at which an exchange may have to end.
@@ -119,7 +129,9 @@ func (x *Exchange) Begin(w *socket.Worker, start int64, random uint64) {
 	}
 	x.Worker, x.Start, x.random = w, start, random
 	x.Table, x.Match, x.Cluster, x.Trailers = nil, route.Match{}, nil, nil
-	x.IsLocal, x.idle = false, 0
+	x.RequestBody, x.ResponseBody, x.own.bytes = nil, nil, nil
+	clear(x.states)
+	x.IsLocal, x.IsGRPC, x.idle = false, false, 0
 	x.limits = [numDeadlines]int64{}
 	x.timeout, x.try = 0, 0
 	x.ended.Store(0)
@@ -262,7 +274,7 @@ func (x *Exchange) Interrupted() error {
 // WatchClient makes the client's going end what the exchange waits for. A client that had closed its side before its
 // request was whole is taken to wait for the answer.
 func (x *Exchange) WatchClient() {
-	if x.Client.HungUp() {
+	if x.halfCloses() && x.Client.HungUp() {
 		x.ignore.Store(true)
 		return
 	}
@@ -271,9 +283,15 @@ func (x *Exchange) WatchClient() {
 
 // IgnoreClient ends WatchClient: a client that closed its side may still be read by, as in a tunnel.
 func (x *Exchange) IgnoreClient() {
-	x.ignore.Store(true)
-	x.Client.WatchHangUp(nil)
+	if x.halfCloses() {
+		x.ignore.Store(true)
+		x.Client.WatchHangUp(nil)
+	}
 }
+
+// halfCloses reports whether a client that has hung up may still read. In HTTP/2 it cannot: its stream was reset, or its
+// connection has ended.
+func (x *Exchange) halfCloses() bool { return x.Request.Protocol != mesh.HTTP2 }
 
 // Pause waits for d, unless there is a reason to stop.
 func (x *Exchange) Pause(d time.Duration) error {
@@ -288,14 +306,69 @@ func (x *Exchange) Pause(d time.Duration) error {
 	return nil
 }
 
-// Send sends the head of the final answer with the first bytes of its body; end says that these are all.
-func (x *Exchange) Send(first bytebuf.Piece, end bool) error {
+// Keep keeps what a filter needs to know of this request later on. place is the filter's own.
+func (x *Exchange) Keep(place int, v any) {
+	for len(x.states) <= place {
+		x.states = append(x.states, nil)
+	}
+	x.states[place] = v
+}
+
+// Kept returns what Keep kept of this request, nil where that is nothing.
+func (x *Exchange) Kept(place int) any {
+	if place >= len(x.states) {
+		return nil
+	}
+	return x.states[place]
+}
+
+// Body returns what the request's body is read from.
+func (x *Exchange) Body() codec.Body {
+	if x.RequestBody != nil {
+		return x.RequestBody
+	}
+	return x.Stream.Body()
+}
+
+// PrepareAnswer lets the filters and the connection manager have their say on the final answer, whose head is in Response,
+// before Send. It returns the body to send, which is body where no filter wraps it.
+func (x *Exchange) PrepareAnswer(body codec.Body) codec.Body {
+	x.ResponseBody = body
 	x.Downstream.BeforeAnswer(x)
+	return x.ResponseBody
+}
+
+// Send sends the head of the final answer, after PrepareAnswer, with the first bytes of its body; end says that these are
+// all.
+func (x *Exchange) Send(first bytebuf.Piece, end bool) error {
 	x.Outcome.Status = x.Response.Status
 	if !codec.Bodiless(x.Request.Method, x.Response.Status) {
 		x.Outcome.BytesSent += int64(first.Len())
 	}
 	return x.Stream.Head(x.Worker, &x.Response, first, end)
+}
+
+// SendLocal sends the answer that Answer made, filters included; body is all of its body. A client of gRPC gets it as one
+// of gRPC.
+func (x *Exchange) SendLocal(body []byte) error {
+	if x.IsGRPC {
+		x.answerGRPC(body)
+		body = nil
+	}
+	x.own.bytes = body
+	first, end, err := x.PrepareAnswer(&x.own).Buffered()
+	if err != nil {
+		return err
+	}
+	return x.Send(first, end)
+}
+
+// KeepTrailers makes the trailers last as long as the exchange. It is for when the attempt's stream is about to end.
+func (x *Exchange) KeepTrailers() {
+	if x.Trailers != nil {
+		x.kept.CopyFrom(x.Trailers)
+		x.Trailers = &x.kept
+	}
 }
 
 // AddTry records an attempt that failed and will be repeated.

@@ -237,6 +237,8 @@ func TestBegin(t *testing.T) {
 		x.Answer(503, "x", []byte("body"))
 		x.Request.Header.AddString("a", "b")
 		x.Trailers = &header.List{}
+		x.RequestBody, x.ResponseBody, x.IsGRPC = &x.own, &x.own, true
+		x.Keep(2, "kept")
 		for range 20 {
 			x.AddTry(mesh.Try{Status: 503})
 		}
@@ -245,7 +247,8 @@ func TestBegin(t *testing.T) {
 		}
 		x.Begin(x.Worker, 42, 2)
 		if x.limits != [numDeadlines]int64{} || x.Interrupted() != nil || x.Outcome.RequestEnd != -1 || x.IsLocal || x.Trailers != nil || len(x.Outcome.Tries) != 0 ||
-			x.Response.Status != 0 || x.Request.Header.Len() != 0 || x.timeout != 0 || x.try != 0 || x.idle != 0 || x.Start != 42 || x.Outcome.Headers != mesh.Headers(x) {
+			x.Response.Status != 0 || x.Request.Header.Len() != 0 || x.timeout != 0 || x.try != 0 || x.idle != 0 || x.Start != 42 || x.Outcome.Headers != mesh.Headers(x) ||
+			x.RequestBody != nil || x.ResponseBody != nil || x.IsGRPC || x.Kept(2) != nil || x.Kept(9) != nil {
 			t.Errorf("%+v", x)
 		}
 	})
@@ -258,7 +261,7 @@ func TestSend(t *testing.T) {
 		on(t, func(x *Exchange, _ *client) {
 			x.Request.Method = []byte(method)
 			x.Answer(503, "why", []byte("body"))
-			if err := x.Send(bytebuf.Of([]byte("body")), true); err != nil {
+			if err := x.SendLocal([]byte("body")); err != nil {
 				t.Error(err)
 			}
 			if x.Outcome.BytesSent != want || x.Outcome.Status != 503 || x.Outcome.Details != "why" || !x.IsLocal || x.Stream.(*stream).heads != 1 ||

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package filter holds the shape of HTTP filters and their chain. A filter sees a request on its way to the router and
-// the answer on its way back, in straight-line code that may wait; it has no part in moving bodies. Each filter is a
-// package below this one, built once per connection manager, shared by all its requests and therefore immutable.
+// the answer on its way back, in straight-line code that may wait. Each filter is a package below this one, built once
+// per connection manager and shared by all its requests; what it needs to know of one request it keeps in the exchange.
+//
+// Bodies stay with the router, which reads them; a filter that wants to see one, or to change it, wraps what it is read
+// from: Exchange.RequestBody in OnRequest, Exchange.ResponseBody in OnResponse. Trailers come with the body, by its
+// method Trailers after the end. Where no filter wraps a body, nothing is between the router and the codec.
+//
+// A request's body is read by the router's other worker while the answer is on its way, so that what a wrapped request
+// body and the filter's OnResponse share has to be atomic.
 package filter
 
 import (
+	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/exchange"
 )
 
@@ -14,8 +23,15 @@ type Filter interface {
 	// OnRequest sees the request before the router. With Stop it has put its own answer into x.Response, with the body
 	// it returns; the filters behind it and the router are left out.
 	OnRequest(x *exchange.Exchange) (v Verdict, body []byte)
-	// OnResponse sees the head of the final answer, whoever made it, before it goes downstream.
+	// OnResponse sees the head of the final answer, whoever made it, before it goes downstream. It may read the answer's
+	// body first (see Collect). A request that was answered before the filters has not been through OnRequest; and where
+	// an answer breaks off before it went downstream, the one in its place is seen as well.
 	OnResponse(x *exchange.Exchange)
+}
+
+// Closer is a Filter that holds something: Close gives it back, once its last request has ended.
+type Closer interface {
+	Close()
 }
 
 // Verdict says whether a request goes on.
@@ -27,16 +43,36 @@ const (
 	Stop
 )
 
+// Deps are what a filter is given beside its configuration.
+type Deps struct {
+	// Name is the filter's in the configuration, under which a route may have another configuration for it (Override).
+	Name string
+	// Place is the filter's own for Exchange.Keep.
+	Place int
+	Stats *stats.Registry
+}
+
 // Builder makes a filter of its parsed configuration.
-type Builder func(config any) (Filter, error)
+type Builder func(config any, deps Deps) (Filter, error)
 
 // Chain is the filters of a connection manager, in order.
-type Chain []Filter
+type Chain []Entry
+
+// Entry is a filter in its chain.
+type Entry struct {
+	Name   string
+	Filter Filter
+	// Disabled says that the filter is off where no route turns it on.
+	Disabled bool
+}
 
 // Request runs the filters in order. stopped is the index of the one that stopped, len(c) where none did.
 func (c Chain) Request(x *exchange.Exchange) (stopped int, body []byte) {
-	for i, f := range c {
-		if v, b := f.OnRequest(x); v == Stop {
+	for i := range c {
+		if !c[i].on(x) {
+			continue
+		}
+		if v, b := c[i].Filter.OnRequest(x); v == Stop {
 			return i, b
 		}
 	}
@@ -46,6 +82,49 @@ func (c Chain) Request(x *exchange.Exchange) (stopped int, body []byte) {
 // Response runs the filters over the answer, backwards from the one that stopped the request.
 func (c Chain) Response(x *exchange.Exchange, stopped int) {
 	for i := min(stopped, len(c)-1); i >= 0; i-- {
-		c[i].OnResponse(x)
+		if c[i].on(x) {
+			c[i].Filter.OnResponse(x)
+		}
 	}
+}
+
+// Close gives back what the filters hold.
+func (c Chain) Close() {
+	for i := range c {
+		if f, ok := c[i].Filter.(Closer); ok {
+			f.Close()
+		}
+	}
+}
+
+func (e *Entry) on(x *exchange.Exchange) bool {
+	if o, ok := Override(x, e.Name); ok {
+		return !o.Disabled
+	}
+	return !e.Disabled
+}
+
+// Override returns what the route says of the filter with this name (typed_per_filter_config), from the most specific
+// place that says anything: the weighted cluster, the route, the virtual host, the table. Its Config is nil where it only
+// turns the filter on or off.
+func Override(x *exchange.Exchange, name string) (o mesh.Extension, ok bool) {
+	if r := x.Match.Route; r != nil {
+		if r.Forward != nil && r.Forward.ClusterHeader == "" {
+			if o, ok = x.Match.WeightedCluster(x.RouteRandom).PerFilter[name]; ok {
+				return o, true
+			}
+		}
+		if o, ok = r.PerFilter[name]; ok {
+			return o, true
+		}
+	}
+	if h := x.Match.Host; h != nil {
+		if o, ok = h.PerFilter[name]; ok {
+			return o, true
+		}
+	}
+	if t := x.Table; t != nil {
+		o, ok = t.PerFilter[name]
+	}
+	return o, ok
 }

@@ -41,6 +41,7 @@ const (
 	unset kind = iota
 	text
 	number
+	object // JSON already
 )
 
 // Append appends the format's text.
@@ -153,26 +154,27 @@ func (w *jsonWriter) made(dst []byte, f mesh.Format) ([]byte, bool) {
 	at := len(dst)
 	dst = append(dst, '"')
 	if len(f) == 1 {
-		dst, k := w.piece(dst, &f[0])
+		dst, k := w.piece(dst, &f[0], true)
 		switch k {
 		case unset:
 			return append(dst[:at], "null"...), !w.omit
-		case number:
+		case number, object:
 			return append(dst[:at], dst[at+1:]...), true
 		}
 		return append(dst, '"'), true
 	}
 	for i := range f {
 		var k kind
-		if dst, k = w.piece(dst, &f[i]); k == unset && !w.omit {
+		if dst, k = w.piece(dst, &f[i], false); k == unset && !w.omit {
 			dst = append(dst, '-')
 		}
 	}
 	return append(dst, '"'), true
 }
 
-// piece appends a text or the value of an operator as the inside of a string.
-func (w *jsonWriter) piece(dst []byte, p *mesh.FormatPart) ([]byte, kind) {
+// piece appends a text or the value of an operator as the inside of a string. alone says that there is nothing else: an
+// object stays one then.
+func (w *jsonWriter) piece(dst []byte, p *mesh.FormatPart, alone bool) ([]byte, kind) {
 	at, k := len(dst), text
 	if p.Op == "" {
 		dst = append(dst, p.Text...)
@@ -182,7 +184,7 @@ func (w *jsonWriter) piece(dst []byte, p *mesh.FormatPart) ([]byte, kind) {
 			dst = cut(cut(dst, at, p.Max), at, w.most)
 		}
 	}
-	if end := len(dst); !format.CleanJSON(dst[at:]) {
+	if end := len(dst); !(k == object && alone) && !format.CleanJSON(dst[at:]) {
 		dst = format.AppendJSONText(dst, dst[at:end])
 		dst = append(dst[:at], dst[end:]...)
 	}

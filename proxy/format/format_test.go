@@ -112,7 +112,7 @@ func TestEveryOperatorEvaluates(t *testing.T) {
 	t.Parallel()
 	args := map[string]string{
 		"REQ": "user-agent", "RESP": "content-type", "TRAILER": "x-t", "REQ_WITHOUT_QUERY": ":path", "QUERY_PARAM": "a",
-		"COMMON_DURATION": "DS_RX_BEG:DS_TX_END:us",
+		"COMMON_DURATION": "DS_RX_BEG:DS_TX_END:us", "FILTER_STATE": format.GRPCStats,
 	}
 	for _, op := range format.Operators() {
 		s := "%" + op + "%"

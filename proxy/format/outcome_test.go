@@ -77,6 +77,7 @@ func outcomes() map[string]*mesh.Outcome {
 		Upstream: up, UpstreamLocal: post.UpstreamLocal, UpstreamHostname: "localhost", Cluster: "up", ClusterStat: "upstat",
 	}
 	all := map[string]*mesh.Outcome{"post": &post, "gone": &gone, "grpc": &grpc, "tcp": &tcp, "zero": {}}
+	all["secure"] = secure(base)
 	all["direct"] = direct(base)
 	all["hostile"] = hostile(post)
 	all["mesh"] = inMesh(post)
@@ -111,6 +112,7 @@ func inMesh(o mesh.Outcome) *mesh.Outcome {
 	o.Upstream, o.UpstreamLocal, o.UpstreamHostname, o.ClusterStat = mesh.Address{Pipe: "/run/app.sock"}, netip.AddrPort{}, "", ""
 	o.Flags, o.Protocol, o.UpstreamProtocol = mesh.FlagUH|mesh.FlagURX, mesh.HTTP2, mesh.HTTP2
 	o.ServerName, o.Details = "orders.example", "a b\tc"
+	o.GRPC, o.KeepsMessages, o.RequestMessages, o.ResponseMessages = true, true, 2, 1
 	o.Headers = headers{
 		"request content-type": "application/grpc+proto", "trailer grpc-status": "5", "response grpc-status": "0", "trailer x-t": "tv",
 		"request x-envoy-original-path": "/orig?x=1", "request x-envoy-original-host": "was.example",

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/meshtap/meshtap/internal/ascii"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -134,77 +135,59 @@ func staysEncoded(c byte) bool {
 	return c <= ' ' || c >= 0x7f || bytes.IndexByte([]byte("\"<>\\^{|}"), c) >= 0
 }
 
-// grpcNames are the status codes of gRPC as Envoy spells them, in camel case and in snake case.
-var grpcNames = [...][2]string{
-	{"OK", "OK"},
-	{"Canceled", "CANCELLED"},
-	{"Unknown", "UNKNOWN"},
-	{"InvalidArgument", "INVALID_ARGUMENT"},
-	{"DeadlineExceeded", "DEADLINE_EXCEEDED"},
-	{"NotFound", "NOT_FOUND"},
-	{"AlreadyExists", "ALREADY_EXISTS"},
-	{"PermissionDenied", "PERMISSION_DENIED"},
-	{"ResourceExhausted", "RESOURCE_EXHAUSTED"},
-	{"FailedPrecondition", "FAILED_PRECONDITION"},
-	{"Aborted", "ABORTED"},
-	{"OutOfRange", "OUT_OF_RANGE"},
-	{"Unimplemented", "UNIMPLEMENTED"},
-	{"Internal", "INTERNAL"},
-	{"Unavailable", "UNAVAILABLE"},
-	{"DataLoss", "DATA_LOSS"},
-	{"Unauthenticated", "UNAUTHENTICATED"},
-}
-
 // grpcStatus appends the status of a gRPC call: that of the trailers, else of the headers, else what the HTTP status
 // stands for. It is unset for other requests.
 func grpcStatus(dst []byte, o *mesh.Outcome, form string) ([]byte, kind) {
-	if !isGRPC(requestHeader(o, "content-type")) {
+	if !grpcwire.IsContentType(requestHeader(o, "content-type")) {
 		return dst, unset
 	}
 	v := responseTrailer(o, "grpc-status")
 	if v == nil {
 		v = responseHeader(o, "grpc-status")
 	}
-	code := int64(-1) // a status that is not a number
-	switch n, ok := ascii.Decimal(v, 10); {
-	case ok:
-		code = n
-	case v == nil && o.Status == 0:
+	code := int64(grpcwire.Invalid)
+	switch {
+	case v != nil:
+		code = grpcwire.Status(v)
+	case o.Status == 0:
 		return dst, unset
-	case v == nil:
-		code = grpcOfHTTP(o.Status)
+	default:
+		code = grpcwire.OfHTTP(o.Status)
 	}
-	if form == "NUMBER" {
+	name := ""
+	switch form {
+	case "NUMBER":
 		return count(dst, code)
+	case "SNAKE_STRING":
+		name = grpcwire.SnakeName(code)
+	default:
+		name = grpcwire.CamelName(code)
 	}
-	if code < 0 || code >= int64(len(grpcNames)) {
+	if name == "" {
 		return strconv.AppendInt(dst, code, 10), text
 	}
-	i := 0
-	if form == "SNAKE_STRING" {
-		i = 1
-	}
-	return append(dst, grpcNames[code][i]...), text
+	return append(dst, name...), text
 }
 
-func isGRPC(contentType []byte) bool {
-	rest, ok := bytes.CutPrefix(contentType, []byte("application/grpc"))
-	return ok && (len(rest) == 0 || rest[0] == '+')
-}
-
-// grpcOfHTTP is the mapping of gRPC's http-grpc-status-mapping.md.
-func grpcOfHTTP(status int) int64 {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
+// messages appends the messages of a gRPC call as the filter grpc_stats of Envoy keeps them: "2,1", or the JSON of a
+// protobuf message, which has no zeros. It is unset where the filter does not keep them, or there are none.
+func messages(dst []byte, o *mesh.Outcome, asText bool) ([]byte, kind) {
+	in, out := o.RequestMessages, o.ResponseMessages
+	if !o.KeepsMessages || in == 0 && out == 0 {
+		return dst, unset
 	}
-	return 2
+	if asText {
+		return strconv.AppendInt(append(strconv.AppendInt(dst, in, 10), ','), out, 10), text
+	}
+	dst = append(dst, '{')
+	if in > 0 {
+		dst = append(strconv.AppendInt(append(dst, `"requestMessageCount":"`...), in, 10), '"')
+	}
+	if in > 0 && out > 0 {
+		dst = append(dst, ',')
+	}
+	if out > 0 {
+		dst = append(strconv.AppendInt(append(dst, `"responseMessageCount":"`...), out, 10), '"')
+	}
+	return append(dst, '}'), object
 }

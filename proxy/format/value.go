@@ -121,6 +121,18 @@ func (e *Env) value(dst []byte, p *mesh.FormatPart, o *mesh.Outcome) ([]byte, ki
 	case "REQUESTED_SERVER_NAME":
 		return serverName(dst, p, o)
 
+	case "DOWNSTREAM_TRANSPORT_FAILURE_REASON":
+		return details(dst, o.DownstreamTransportFailure, false)
+	case "DOWNSTREAM_TLS_VERSION":
+		return str(dst, settled(o).Version)
+	case "DOWNSTREAM_TLS_CIPHER":
+		return str(dst, settled(o).Cipher)
+	case "DOWNSTREAM_TLS_GROUP":
+		return str(dst, settled(o).Group)
+	case "DOWNSTREAM_PEER_SUBJECT", "DOWNSTREAM_PEER_ISSUER", "DOWNSTREAM_PEER_SERIAL", "DOWNSTREAM_PEER_FINGERPRINT_256",
+		"DOWNSTREAM_PEER_URI_SAN", "DOWNSTREAM_PEER_DNS_SAN", "DOWNSTREAM_PEER_IP_SAN", "DOWNSTREAM_PEER_EMAIL_SAN":
+		return peerValue(dst, p.Op, settled(o).Peer)
+
 	case "ROUTE_NAME":
 		return str(dst, o.RouteName)
 	case "FILTER_CHAIN_NAME":
@@ -136,6 +148,8 @@ func (e *Env) value(dst []byte, p *mesh.FormatPart, o *mesh.Outcome) ([]byte, ki
 		return append(dst, "DownstreamEnd"...), text
 	case "HOSTNAME":
 		return str(dst, e.Hostname)
+	case "FILTER_STATE":
+		return messages(dst, o, p.Alt == "PLAIN")
 	case "MESHTAP_CIRCUIT":
 		return str(dst, o.Circuit.String())
 	case "MESHTAP_FALLBACK":

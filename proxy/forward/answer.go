@@ -4,7 +4,6 @@ package forward
 
 import (
 	"github.com/meshtap/meshtap/circuit"
-	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/format"
@@ -52,7 +51,7 @@ func (c *Call) static(d *mesh.DirectResponse, add []mesh.HeaderAdd, details stri
 // sendLocal sends an answer of our own.
 func (c *Call) sendLocal(body []byte) {
 	x := c.x
-	if err := x.Send(bytebuf.Of(body), true); err != nil {
+	if err := x.SendLocal(body); err != nil {
 		f := clientFailure(err)
 		x.Outcome.Failure, x.Outcome.Side = f.Kind, f.Side
 		x.Outcome.Flags |= f.Kind.Info().Flag
@@ -68,6 +67,9 @@ func (c *Call) failWith(f *mesh.Failure, status int) {
 	i := f.Kind.Info()
 	if f.Kind == mesh.MaxDuration && f.Side == mesh.SideDownstream {
 		i.Flag, i.Details = 0, "max_duration_timeout"
+	}
+	if f.Reply != nil {
+		i.Flag, i.Status, i.Details = 0, f.Reply.Status, f.Reply.Details
 	}
 	o := &x.Outcome
 	o.Failure, o.Side, o.Details = f.Kind, f.Side, i.Details
@@ -99,6 +101,9 @@ func (c *Call) failWith(f *mesh.Failure, status int) {
 
 // words returns what a client reads of a failure, in Envoy's words where it has some; never an address.
 func (c *Call) words(f *mesh.Failure) string {
+	if f.Reply != nil {
+		return f.Reply.Body
+	}
 	if f.Kind == mesh.MaxDuration && f.Side == mesh.SideDownstream {
 		return "downstream duration timeout"
 	}

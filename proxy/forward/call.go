@@ -17,9 +17,8 @@ import (
 	"net/netip"
 
 	"github.com/meshtap/meshtap/circuit"
-	"github.com/meshtap/meshtap/internal/ascii"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
-	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/format"
 	"github.com/meshtap/meshtap/proxy/header"
@@ -67,8 +66,7 @@ type Call struct {
 	// The attempt under way.
 	ticket upstream.Ticket
 	host   *upstream.Host
-	conn   *pool.Conn
-	stream codec.ClientStream
+	stream pool.Stream
 	facts  circuit.Attempt
 	begun  int64 // since Start
 	fresh  bool
@@ -76,6 +74,10 @@ type Call struct {
 	fellBack bool
 	grpc     bool // the request is gRPC
 	scratch  []byte
+
+	// The answer that is passed on: whether it was read to its end, whether it is gRPC, and its messages.
+	whole, grpcAnswer bool
+	messages          grpcwire.Counter
 }
 
 // Serve answers the request that x holds and has matched.
@@ -105,7 +107,9 @@ func (c *Call) begin(r *Router, x *exchange.Exchange, clusters Clusters) {
 	c.choice.Rand = x.Random()
 	c.fresh, c.fellBack = false, false
 	c.up.tunnel, c.up.failure = false, nil
-	c.body.begin(x)
+	c.grpc, c.grpcAnswer = route.IsGRPC(&x.Request), false
+	c.messages = grpcwire.Counter{}
+	c.body.begin(x, c.grpc)
 	// Also where it is not forwarded: a connection whose request was read whole can go on.
 	if _, whole := c.body.whole(); whole {
 		x.RequestRead()
@@ -120,9 +124,11 @@ func (c *Call) end() {
 	}
 	c.ticket.Drop()
 	c.plan.Close()
-	c.x.Outcome.BytesReceived = c.body.size
+	o := &c.x.Outcome
+	o.BytesReceived, o.RequestMessages, o.ResponseMessages = c.body.size, c.body.messages.Messages, c.messages.Messages
+	o.GRPC = o.GRPC || c.grpc
 	c.r, c.x, c.clusters, c.action, c.policy, c.target, c.cluster = nil, nil, nil, nil, nil, nil, nil
-	c.host, c.conn, c.stream = nil, nil, nil
+	c.host, c.stream = nil, nil
 	c.plan, c.ticket, c.facts = circuit.Plan{}, upstream.Ticket{}, circuit.Attempt{}
 	c.tried, c.choice.Tried = [4]*upstream.Host{}, nil
 }
@@ -145,7 +151,6 @@ func (c *Call) forward(a *mesh.RouteAction) {
 	if c.policy != nil && c.policy.SkipPreviousHosts {
 		c.choice.Avoid = max(c.policy.HostSelectionTries, 1)
 	}
-	c.grpc = route.IsGRPC(&x.Request)
 	c.body.replay = c.policy != nil || x.Match.Route.Fallback != nil
 	x.WatchClient()
 	for {
@@ -188,7 +193,7 @@ func (c *Call) use(name string) {
 	c.x.Outcome.Cluster, c.x.Outcome.ClusterStat = c.cluster.Config.Name, c.cluster.Config.StatName
 	c.x.Cluster = c.cluster.Stats
 	c.choice.Destination = netip.AddrPort{}
-	if c.x.Info.Redirected {
+	if c.x.Info.Redirected() {
 		// Without a redirection the connection was for us, and would come back to us for ever.
 		c.choice.Destination = c.x.Info.Local
 	}
@@ -203,7 +208,7 @@ func (c *Call) use(name string) {
 func (c *Call) attempt() *mesh.Failure {
 	x := c.x
 	shard := x.Worker.Shard
-	c.facts = circuit.Attempt{Replayable: c.body.replayable(), Idempotent: c.body.idempotent}
+	c.facts = circuit.Attempt{Replayable: c.body.replayable(), Idempotent: c.body.idempotent, IsGRPC: c.grpc}
 	c.begun, c.host, c.stream = x.Since(), nil, nil
 	var fail *mesh.Failure
 	c.ticket, fail = c.cluster.Admit(shard)
@@ -244,15 +249,15 @@ func (c *Call) remember(h *upstream.Host) {
 // open gets a stream to the host.
 func (c *Call) open() (err error) {
 	x := c.x
-	c.conn, c.stream, err = c.host.HTTP().Stream(x.Worker, c.cluster.Resources(c.action.Priority), c.fresh)
+	c.stream, err = c.host.HTTP(x.Request.Protocol).Stream(x.Worker, c.cluster.Resources(c.action.Priority), c.fresh)
 	c.fresh = false
 	if err != nil {
 		c.stream = nil
 		return err
 	}
 	x.Outcome.UpstreamStart = x.Since()
-	x.Outcome.UpstreamLocal = c.conn.Peer.LocalAddr()
-	x.Outcome.UpstreamProtocol = mesh.HTTP11
+	x.Outcome.UpstreamLocal = c.stream.LocalAddr()
+	x.Outcome.UpstreamProtocol = c.stream.Protocol()
 	c.perAttempt()
 	return nil
 }
@@ -263,11 +268,17 @@ func (c *Call) send() error {
 	w, q, r := x.Worker, &x.Request, &x.Response
 	c.startTryTimers()
 	var err error
-	if body, whole := c.body.whole(); whole && c.body.trailers() == nil {
+	body, whole := c.body.whole()
+	if whole && x.Outcome.RequestEnd < 0 {
+		x.RequestRead() // in HTTP/2 the rest may have come since begin looked
+	}
+	if whole && c.body.trailers() == nil {
 		err = c.stream.Call(w, q, body, r)
 	} else if err = c.invite(); err != nil {
 		return clientFailure(err)
 	} else if err = c.stream.Head(w, q); err == nil {
+		// HTTP/2 can say that a request was not looked at: it is sent again then, whatever its method.
+		c.body.replay = c.body.replay || c.stream.Protocol() == mesh.HTTP2
 		c.up.start(w, c.stream, &c.body, x)
 		err = c.stream.Answer(w, r)
 	}
@@ -309,11 +320,11 @@ func (c *Call) answered() {
 	x.Outcome.UpstreamTook = x.Outcome.UpstreamFirst - c.begun
 	c.facts.Status, c.facts.Sent = x.Response.Status, true
 	c.facts.Answer = heads{x}
-	if c.grpc {
-		code, ok := ascii.Decimal(x.Response.Header.Get("grpc-status"), 3)
-		c.facts.GRPC, c.facts.IsGRPC = uint32(code), ok
+	if v := x.Response.Header.Get("grpc-status"); len(v) > 0 {
+		c.facts.HasGRPC, c.facts.GRPC = true, grpcwire.Status(v)
 	}
-	c.ticket.Answered(x.Response.Status)
+	c.grpcAnswer = c.grpc && x.Response.Status == 200 && grpcwire.IsContentType(x.Response.Header.GetID(header.ContentType))
+	c.ticket.Answered(c.facts.Judged())
 }
 
 // failed ends an attempt that gave no answer.
@@ -331,7 +342,7 @@ func (c *Call) failed(err error) *mesh.Failure {
 	if c.stream != nil {
 		c.facts.Sent = c.stream.Sent() > 0
 		c.account()
-		c.conn.Failed(f.Kind)
+		c.stream.Failed(f.Kind)
 		c.stream.Abort()
 		c.stream = nil
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/meshtap/meshtap/circuit"
 	"github.com/meshtap/meshtap/mesh"
-	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/format"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/route"
@@ -46,7 +45,7 @@ func (c *Call) prepare() *mesh.RetryPolicy {
 	if policy == nil && x.Match.Host != nil {
 		policy = x.Match.Host.Retry
 	}
-	c.timeouts.request = a.Timeout
+	c.timeouts.request = c.routeTimeout()
 	if x.Request.Header.HasPrefix("x-envoy-") {
 		policy = c.takeHeaders(policy)
 	}
@@ -63,9 +62,7 @@ func (c *Call) prepare() *mesh.RetryPolicy {
 	if a.IdleTimeout != nil {
 		x.SetIdle(*a.IdleTimeout)
 	}
-	if a.MaxStreamDuration != nil {
-		x.After(exchange.MaxDeadline, *a.MaxStreamDuration)
-	}
+	c.limitDuration()
 	c.rewrite()
 	c.requestHeaders()
 	return policy
@@ -153,11 +150,15 @@ func (c *Call) requestHeaders() {
 // expect tells the upstream how long its answer is waited for, when so much of the request's time is over.
 func (c *Call) expect(over time.Duration) {
 	t := cmp.Or(c.timeouts.try, c.timeouts.request)
-	if c.r.opts.SuppressEnvoyHeaders || t <= 0 {
+	if t <= 0 {
 		return
 	}
 	if c.timeouts.request > 0 {
 		t = max(min(t, c.timeouts.request-over), time.Millisecond)
+	}
+	c.tellGRPC(t)
+	if c.r.opts.SuppressEnvoyHeaders {
+		return
 	}
 	c.scratch = strconv.AppendInt(c.scratch[:0], t.Milliseconds(), 10)
 	c.x.Request.Header.Set(hdrExpected, c.scratch)

@@ -93,7 +93,11 @@ func TestOriginalDestination(t *testing.T) {
 				q.fields = [][2]string{{"x-dst", c.value}}
 			}
 			q.prepare = func(x *exchange.Exchange) {
-				x.Info.Redirected, x.Info.Local = c.redirected, netip.MustParseAddrPort(s.addr)
+				if to := netip.MustParseAddrPort(s.addr); c.redirected {
+					x.Info.Redirect(to)
+				} else {
+					x.Info.Local = to
+				}
 			}
 			if p := r.do(q); p.Status != c.want {
 				t.Errorf("%d %s", p.Status, p.Failure)

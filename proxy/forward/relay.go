@@ -4,8 +4,12 @@ package forward
 
 import (
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/socket"
 )
 
 // relay passes the answer on, whose head is in x.Response, and ends the attempt.
@@ -16,12 +20,17 @@ func (c *Call) relay() {
 	}
 	x.Outcome.Details = "via_upstream"
 	c.decorate()
-	body := c.stream.Body()
+	c.whole = false
+	status := x.Response.Status
+	body := x.PrepareAnswer((*answerBody)(c))
+	if x.Response.Status != status {
+		x.Outcome.ClusterStatus = status
+	}
 	p, end, err := body.Buffered()
 	var fail *mesh.Failure
 	if err != nil {
 		fail = failureOf(err, c.stream)
-	} else if err = c.pass(p, end, true); err == nil && x.Response.Switched {
+	} else if err = c.pass(body, p, end, true); err == nil && x.Response.Switched {
 		c.startTunnel()
 	}
 	for err == nil && !end {
@@ -29,10 +38,8 @@ func (c *Call) relay() {
 			fail = failureOf(err, c.stream)
 			break
 		}
-		x.Touch()
-		c.touchTry()
 		x.Outcome.BytesSent += int64(p.Len())
-		err = c.pass(p, end, false)
+		err = c.pass(body, p, end, false)
 	}
 	if err != nil && fail == nil {
 		fail = clientFailure(err)
@@ -40,17 +47,52 @@ func (c *Call) relay() {
 	c.finish(fail)
 }
 
+// answerBody is a Call as the body of its answer, as the upstream sends it: it minds the timers, and counts.
+type answerBody Call
+
+// Buffered implements codec.Body.
+func (b *answerBody) Buffered() (bytebuf.Piece, bool, error) {
+	p, end, err := b.stream.Body().Buffered()
+	if err == nil {
+		b.got(p, end)
+	}
+	return p, end, err
+}
+
+// Next implements codec.Body.
+func (b *answerBody) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
+	p, end, err := b.stream.Body().Next(w)
+	if err == nil {
+		b.x.Touch()
+		(*Call)(b).touchTry()
+		b.got(p, end)
+	}
+	return p, end, err
+}
+
+// Trailers implements codec.Body.
+func (b *answerBody) Trailers() *header.List { return b.stream.Body().Trailers() }
+
+func (b *answerBody) got(p bytebuf.Piece, end bool) {
+	if b.grpcAnswer {
+		b.messages.Write(p.Bytes())
+	}
+	if end {
+		b.whole = true
+		b.x.Outcome.UpstreamEnd = b.x.Since()
+		b.x.Trailers = b.Trailers()
+	}
+}
+
 // pass sends one piece downstream, the first together with the head. Trailers go behind the last where the client may
 // have them.
-func (c *Call) pass(p bytebuf.Piece, end, head bool) error {
+func (c *Call) pass(body codec.Body, p bytebuf.Piece, end, head bool) error {
 	x := c.x
-	trailers := x.Trailers
+	var trailers *header.List
 	if end {
-		trailers = c.stream.Body().Trailers()
-		x.Trailers = trailers
-		x.Outcome.UpstreamEnd = x.Since()
+		trailers = body.Trailers()
 	}
-	last := end && (trailers == nil || !x.Manager.EnableTrailers)
+	last := end && (trailers == nil || !takesTrailers(x))
 	var err error
 	switch {
 	case head:
@@ -64,6 +106,12 @@ func (c *Call) pass(p bytebuf.Piece, end, head bool) error {
 	return err
 }
 
+// takesTrailers reports whether trailer fields go to the client, and are taken from it: in HTTP/2 always, in HTTP/1 where
+// the configuration says so.
+func takesTrailers(x *exchange.Exchange) bool {
+	return x.Manager.EnableTrailers || x.Request.Protocol == mesh.HTTP2
+}
+
 // finish ends the attempt whose answer was passed on, as far as it came.
 func (c *Call) finish(fail *mesh.Failure) {
 	x := c.x
@@ -74,20 +122,31 @@ func (c *Call) finish(fail *mesh.Failure) {
 	}
 	c.account()
 	c.stopTryTimers()
+	x.KeepTrailers()
 	if fail != nil {
 		c.facts.Failure = *fail
-		c.conn.Failed(fail.Kind)
+		c.stream.Failed(fail.Kind)
 		if c.up.tunnel {
-			c.conn.Peer.Reset() // the upstream must not take what it has for all either
+			c.stream.ResetTunnel() // the upstream must not take what it has for all either
 		}
 		c.stream.Abort()
-	} else {
+	} else if c.whole {
+		c.learnGRPC()
 		c.stream.Release()
+	} else {
+		c.stream.Abort() // a filter wanted no more of it
 	}
 	c.stream = nil
 	c.ticket.Done(&c.facts, x.Random())
 	if fail != nil {
 		c.broke(fail)
+	}
+}
+
+// learnGRPC notes what the end of a gRPC answer says of the attempt: its grpc-status is in the trailers.
+func (c *Call) learnGRPC() {
+	if t := c.x.Trailers; c.grpc && t != nil && t.Has("grpc-status") {
+		c.facts.LateFailure = grpcwire.HTTPStatus(grpcwire.Status(t.Get("grpc-status"))) >= 500
 	}
 }
 

@@ -380,7 +380,7 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
-// TestRetryGRPC: the conditions of gRPC go by the grpc-status in the head of an answer to a gRPC request.
+// TestRetryGRPC: the conditions of gRPC go by the grpc-status in the head of an answer.
 func TestRetryGRPC(t *testing.T) {
 	t.Parallel()
 	answer := func(code string) string {
@@ -398,8 +398,8 @@ func TestRetryGRPC(t *testing.T) {
 		{"internal", "application/grpc", "13", mesh.RetryOnGRPCInternal, 2},
 		{"another code", "application/grpc", "14", mesh.RetryOnGRPCInternal, 1},
 		{"no number", "application/grpc", "1x", mesh.RetryOnGRPCCancelled, 1},
-		{"a long one", "application/grpc", "0014", mesh.RetryOnGRPCUnavailable, 1},
-		{"no gRPC", "application/json", "14", mesh.RetryOnGRPCUnavailable, 1},
+		{"a long one", "application/grpc", "0014", mesh.RetryOnGRPCUnavailable, 2},
+		{"no gRPC", "application/json", "14", mesh.RetryOnGRPCUnavailable, 2}, // as in Envoy,
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

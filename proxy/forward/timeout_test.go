@@ -7,8 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/exchange"
+	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/socket"
 )
 
 // TestTimeouts: each deadline of the router, with what the client gets and what is said of it.
@@ -140,5 +144,32 @@ func TestExpectedTimeout(t *testing.T) {
 				t.Errorf("%q in %q", got, heads[0])
 			}
 		})
+	}
+}
+
+// arriving is a body that is not here when the router looks first, and whole when it looks again, as in HTTP/2.
+type arriving struct{ looked bool }
+
+func (b *arriving) Buffered() (bytebuf.Piece, bool, error) {
+	if !b.looked {
+		b.looked = true
+		return bytebuf.Piece{}, false, nil
+	}
+	return bytebuf.Of([]byte("body")), true, nil
+}
+
+func (*arriving) Next(*socket.Worker) (bytebuf.Piece, bool, error) { return bytebuf.Piece{}, true, nil }
+func (*arriving) Trailers() *header.List                           { return nil }
+
+// TestTimeoutOfArrivingBody: the request's timeout begins with its end, also where that comes between two looks.
+func TestTimeoutOfArrivingBody(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, mesh.Router{})
+	r.add("c", nil, play(t, hanging).addr)
+	q := get(to("c", func(a *mesh.RouteAction) { a.Timeout = 50 * time.Millisecond }))
+	q.method, q.length = "POST", 4
+	q.prepare = func(x *exchange.Exchange) { x.RequestBody = &arriving{} }
+	if p := r.do(q); p.Status != 504 || p.Failure != mesh.RequestTimeout || p.RequestEnd < 0 {
+		t.Errorf("%d %v, the request's end %d", p.Status, p.Failure, p.RequestEnd)
 	}
 }

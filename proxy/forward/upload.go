@@ -10,6 +10,7 @@ import (
 
 	"github.com/meshtap/meshtap/circuit"
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/exchange"
@@ -33,17 +34,30 @@ type requestBody struct {
 	lost  atomic.Bool
 	// err is why the body cannot be read, where that shows in what came with the head.
 	err error
-	// replay says that another attempt is possible by the route's policy, idempotent that it is by the method.
+	// replay says that another attempt is possible by the route's policy or the upstream's protocol, idempotent that it is
+	// by the method.
 	replay, idempotent bool
 	// size counts the bytes.
 	size int64
 	// passTrailers says that trailer fields go upstream.
 	passTrailers bool
+	// messages counts those of gRPC, where the request is one of gRPC.
+	grpc     bool
+	messages grpcwire.Counter
 }
 
-func (b *requestBody) begin(x *exchange.Exchange) {
+func (b *requestBody) begin(x *exchange.Exchange, grpc bool) {
 	*b = requestBody{
-		src: x.Stream.Body(), own: b.own[:0], idempotent: circuit.Idempotent(x.Request.Method), passTrailers: x.Manager.EnableTrailers,
+		src: x.Body(), own: b.own[:0], idempotent: circuit.Idempotent(x.Request.Method), grpc: grpc,
+		passTrailers: takesTrailers(x),
+	}
+}
+
+// count counts what was read.
+func (b *requestBody) count(p []byte) {
+	b.size += int64(len(p))
+	if b.grpc {
+		b.messages.Write(p)
 	}
 }
 
@@ -51,7 +65,7 @@ func (b *requestBody) begin(x *exchange.Exchange) {
 func (b *requestBody) whole() ([]byte, bool) {
 	if !b.ended && b.kept == nil && !b.lost.Load() {
 		p, end, err := b.src.Buffered()
-		b.size += int64(p.Len())
+		b.count(p.Bytes())
 		switch {
 		case err != nil:
 			b.err = err
@@ -78,7 +92,7 @@ func (b *requestBody) replayable() bool { return !b.lost.Load() }
 
 // keep keeps a piece for another attempt, as far as there may be one and it is not too much.
 func (b *requestBody) keep(p []byte) {
-	b.size += int64(len(p))
+	b.count(p)
 	switch {
 	case b.lost.Load():
 	case !b.replay && !b.idempotent, len(b.kept)+len(p) > replayBytes:
@@ -221,6 +235,9 @@ func clientFailure(err error) *mesh.Failure {
 	return &mesh.Failure{Kind: mesh.DownstreamClosed, Side: mesh.SideDownstream}
 }
 
+// refusedStream is REFUSED_STREAM of RFC 9113 section 7.
+const refusedStream = 7
+
 // failureOf names why an attempt failed. stream is nil where there was none yet.
 func failureOf(err error, stream codec.ClientStream) *mesh.Failure {
 	var own *mesh.Failure
@@ -232,6 +249,17 @@ func failureOf(err error, stream codec.ClientStream) *mesh.Failure {
 		return &mesh.Failure{Kind: mesh.UpstreamProtocolError, Side: mesh.SideUpstream, Detail: refused.Code}
 	}
 	f := &mesh.Failure{Kind: mesh.UpstreamClosed, Side: mesh.SideUpstream}
+	var reset *codec.ResetError
+	if errors.As(err, &reset) {
+		if reset.Unprocessed {
+			f.Retry = mesh.RetryAlways
+		}
+		// A stream that the connection's end left out is like a stale connection; one that was refused is an answer.
+		if reset.Remote && (!reset.Unprocessed || reset.Code == refusedStream) {
+			f.Kind = mesh.UpstreamReset
+		}
+		return f
+	}
 	switch {
 	case stream == nil || stream.Sent() == 0:
 		f.Retry = mesh.RetryAlways

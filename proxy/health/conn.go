@@ -13,6 +13,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/sys"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/transport"
 )
 
 // exchange is what is said on a connection in one check.
@@ -24,18 +25,40 @@ type answer struct {
 	reason  string // of a failure
 	// keep says that the connection is in a state in which it can be used again.
 	keep bool
+	// named says that the name of the service was looked at.
+	named bool
 }
 
 var errTooLong = errors.New("health: the answer is too long")
 
-// link holds the connection of a Checker. Its goroutine opens and drops it; shut may come from any other.
+// link holds the connection of a Checker, and says on it what is said in each check. Its goroutine opens and drops it;
+// shut may come from any other.
 type link struct {
-	dial  func(context.Context) (net.Conn, error)
-	reuse bool
+	dial     func(context.Context) (net.Conn, error)
+	exchange exchange
+	reuse    bool
 
 	mu   sync.Mutex
 	conn net.Conn // guarded by mu: nil while there is none
 	over bool     // guarded by mu: there will be none any more
+}
+
+// ask makes one check. Between two checks a host may close the connection, which is no failure, and which can become known
+// only now: it is made again then, on a new one.
+func (l *link) ask(ctx context.Context) answer {
+	for {
+		s, err := l.open(ctx)
+		if err != nil {
+			return answer{verdict: unreachable, reason: reason("connect", err)}
+		}
+		a := l.exchange(s)
+		if !a.keep || !l.reuse {
+			l.drop()
+		}
+		if a.verdict != unreachable || !s.hungUp() {
+			return a
+		}
+	}
 }
 
 // open returns the connection that was kept, or a new one, with ctx's deadline.
@@ -153,11 +176,14 @@ func (s *stream) failed(what string) answer {
 // reason puts the failure of an operation into words without addresses.
 func reason(what string, err error) string {
 	var errno syscall.Errno
+	var secure *transport.Error
 	switch {
 	case timeout(err):
 		return "timeout"
 	case errors.Is(err, errTooLong):
 		return "the answer is too long"
+	case errors.As(err, &secure):
+		return secure.Reason
 	case errors.As(err, &errno):
 		return what + ": " + errno.Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrClosedPipe), errors.Is(err, net.ErrClosed):
@@ -193,5 +219,20 @@ func dialer(d *Deps, network, address string) func(context.Context) (net.Conn, e
 		}
 		dial = nd.DialContext
 	}
-	return func(ctx context.Context) (net.Conn, error) { return dial(ctx, network, address) }
+	secure := d.Secure
+	if secure == nil {
+		return func(ctx context.Context) (net.Conn, error) { return dial(ctx, network, address) }
+	}
+	return func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		s, err := secure(ctx, c)
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		return s, nil
+	}
 }

@@ -12,7 +12,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec/h2"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/socket"
 )
 
 // Target is the host that is checked.
@@ -35,7 +37,7 @@ type Target struct {
 // Deps are what checks need of the process.
 type Deps struct {
 	Log *zap.Logger
-	// Stats are the numbers of the cluster. HealthCheckHealthy is not moved here: it belongs to whoever knows the hosts.
+	// Stats are the numbers of the cluster. The gauges are not moved here: they belong to whoever knows the hosts.
 	Stats *metrics.HealthCheck
 	// Random returns a random number. It is called from many goroutines.
 	Random func() uint64
@@ -43,6 +45,15 @@ type Deps struct {
 	Source netip.AddrPort
 	// Dial connects, in place of a dialer with Source, where it is not nil. It must return when ctx ends.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Secure makes a connection secure where it is not nil. It must return when ctx ends.
+	Secure func(ctx context.Context, c net.Conn) (net.Conn, error)
+
+	// Checks over HTTP/2, which those over gRPC are, need the following instead of Dial and Secure. Engine has their
+	// sockets and must outlive the Checker, HTTP2 bounds what a host may send, and Layer makes connections secure where it
+	// is not nil.
+	Engine *socket.Engine
+	HTTP2  h2.Config
+	Layer  socket.Securer
 }
 
 // Result is what came of one check.
@@ -60,18 +71,26 @@ type Result struct {
 // Checker checks one host with one check, until Stop.
 type Checker struct {
 	// Immutable.
-	deps     Deps
-	target   Target
-	exchange exchange
-	report   func(Result)
-	cancel   context.CancelFunc
-	done     chan struct{} // closed when the goroutine ends
+	deps   Deps
+	target Target
+	report func(Result)
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the goroutine ends
 
-	link    link
 	traffic atomic.Bool
 
 	// The rest belongs to the goroutine.
+	asker asker
 	state state
+}
+
+// asker asks the host, on a connection of its own.
+type asker interface {
+	// ask makes one check, until ctx ends at most.
+	ask(ctx context.Context) answer
+	// drop closes the connection that was kept, if there is one. shut does so for good.
+	drop()
+	shut()
 }
 
 // Start begins to check a host; the first check is made at once, or after the initial jitter. cfg must not change.
@@ -82,27 +101,35 @@ func Start(cfg *mesh.HealthCheck, t Target, d Deps, report func(Result)) *Checke
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Checker{
 		deps: d, target: t, report: report, cancel: cancel, done: make(chan struct{}),
-		link:  link{dial: dialer(&d, t.Address.Network(), address(cfg, &t)), reuse: cfg.ReuseConnection},
+		asker: newAsker(ctx, cfg, &t, &d),
 		state: state{cfg: cfg, healthy: t.Healthy},
 	}
-	c.exchange = c.newExchange(cfg)
 	c.traffic.Store(t.Traffic)
 	go c.run(ctx)
 	return c
 }
 
-// newExchange returns what is said in each check.
-func (c *Checker) newExchange(cfg *mesh.HealthCheck) exchange {
-	if cfg.HTTP == nil {
-		return tcpExchange(cfg.TCP)
+// newAsker returns how the host is asked. The end of ctx ends whatever is under way.
+func newAsker(ctx context.Context, cfg *mesh.HealthCheck, t *Target, d *Deps) asker {
+	switch {
+	case cfg.GRPC != nil:
+		return grpcAsker(cfg, t, d)
+	case cfg.HTTP != nil && cfg.HTTP.HTTP2:
+		return httpAsker2(cfg, t, d)
 	}
-	return httpExchange(cfg.HTTP, buildRequest(cfg.HTTP, &c.target))
+	l := &link{dial: dialer(d, t.Address.Network(), address(cfg, t)), reuse: cfg.ReuseConnection}
+	if cfg.HTTP != nil {
+		l.exchange = httpExchange(cfg.HTTP, buildRequest(cfg.HTTP, t))
+	} else {
+		l.exchange = tcpExchange(cfg.TCP)
+	}
+	context.AfterFunc(ctx, l.shut)
+	return l
 }
 
 // Stop ends the check, in whatever it is, and waits until it has ended. It may be called more than once.
 func (c *Checker) Stop() {
 	c.cancel()
-	c.link.shut()
 	<-c.done
 }
 
@@ -113,7 +140,7 @@ func (c *Checker) SetTraffic(on bool) { c.traffic.Store(on) }
 // run is the goroutine.
 func (c *Checker) run(ctx context.Context) {
 	defer close(c.done)
-	defer c.link.shut()
+	defer c.asker.shut()
 	random := c.deps.Random
 	wait := firstWait(c.state.cfg, random())
 	for sleep(ctx, wait) {
@@ -122,7 +149,7 @@ func (c *Checker) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // it failed because it was stopped
 		}
-		c.count(a.verdict)
+		c.count(&a)
 		changed, first := c.state.take(a.verdict)
 		c.report(Result{
 			Healthy: c.state.healthy, Changed: changed, First: first, Degraded: c.state.degraded, Reason: a.reason,
@@ -142,13 +169,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (c *Checker) count(v verdict) {
-	if v.ok() {
+func (c *Checker) count(a *answer) {
+	if a.named {
+		c.deps.Stats.Inc(0, metrics.HealthCheckVerifyCluster)
+	}
+	if a.verdict.ok() {
 		c.deps.Stats.Inc(0, metrics.HealthCheckSuccess)
 		return
 	}
 	c.deps.Stats.Inc(0, metrics.HealthCheckFailure)
-	if v == unreachable {
+	if a.verdict == unreachable {
 		c.deps.Stats.Inc(0, metrics.HealthCheckNetworkFailure)
 	}
 }
@@ -161,24 +191,11 @@ func (c *Checker) check(ctx context.Context) (a answer) {
 			c.deps.Log.Error("a health check panicked; it counts as failed", zap.Any("panic", p), zap.Stack("stack"),
 				zap.String("cluster", c.target.ClusterName), zap.String("host", c.target.Hostname),
 				zap.Stringer("address", c.target.Address))
-			c.link.drop()
+			c.asker.drop()
 			a = answer{verdict: unreachable, reason: "internal error"}
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, c.state.cfg.Timeout)
 	defer cancel()
-	for {
-		s, err := c.link.open(ctx)
-		if err != nil {
-			return answer{verdict: unreachable, reason: reason("connect", err)}
-		}
-		a = c.exchange(s)
-		if !a.keep || !c.link.reuse {
-			c.link.drop()
-		}
-		// Between two checks a host may close the connection, which is no failure, and which can become known only now.
-		if a.verdict != unreachable || !s.hungUp() {
-			return a
-		}
-	}
+	return c.asker.ask(ctx)
 }

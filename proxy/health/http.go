@@ -4,7 +4,9 @@ package health
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,37 +30,45 @@ const (
 
 // buildRequest returns the bytes that an HTTP check sends, each time the same; nil where they cannot be sent.
 func buildRequest(h *mesh.HTTPHealthCheck, t *Target) []byte {
-	host := t.CheckHost
-	if host == "" {
-		host = h.Host
-	}
-	if host == "" {
-		host = t.ClusterName
-	}
+	host := checkHost(t, h.Host)
 	var l header.List
 	l.AddString("host", host)
-	l.AddString("user-agent", userAgent)
-	for _, name := range h.Remove {
-		l.Remove(name)
-	}
-	for i := range h.Add {
-		addHeader(&l, &h.Add[i])
-	}
+	addHeaders(&l, h.Remove, h.Add)
 	switch h.Method {
 	case fasthttp.MethodPost, fasthttp.MethodPut, fasthttp.MethodPatch:
 		if !l.Has("content-length") {
 			l.AddString("content-length", "0") // RFC 9110 section 8.6
 		}
 	}
-	if !oneLine(h.Path) || !oneLine(host) {
+	if !sendable(&l, h.Path) {
 		return nil
 	}
-	for _, value := range l.All {
-		if !oneLine(string(value)) {
-			return nil
-		}
-	}
 	return append(l.AppendHTTP1([]byte(h.Method+" "+h.Path+" HTTP/1.1\r\n")), "\r\n"...)
+}
+
+// checkHost returns the host header of a check whose configuration says of.
+func checkHost(t *Target, of string) string { return cmp.Or(t.CheckHost, of, t.ClusterName) }
+
+// addHeaders adds what each check sends, and does what the configuration says of it.
+func addHeaders(l *header.List, remove []string, add []mesh.HeaderAdd) {
+	l.AddString("user-agent", userAgent)
+	for _, name := range remove {
+		l.Remove(name)
+	}
+	for i := range add {
+		addHeader(l, &add[i])
+	}
+}
+
+// unsendable is why a request that is not sendable fails.
+const unsendable = "path, host or a header has a line break"
+
+// sendable reports whether the values of headers, and more, can stand in a head.
+func sendable(l *header.List, more ...string) bool {
+	for _, value := range l.All {
+		more = append(more, string(value))
+	}
+	return !slices.ContainsFunc(more, func(s string) bool { return !oneLine(s) })
 }
 
 // oneLine reports whether s can stand in a head without ending its line.
@@ -83,7 +93,7 @@ func addHeader(l *header.List, a *mesh.HeaderAdd) {
 func httpExchange(h *mesh.HTTPHealthCheck, request []byte) exchange {
 	return func(s *stream) answer {
 		if request == nil {
-			return answer{verdict: unreachable, reason: "path, host or a header has a line break"}
+			return answer{verdict: unreachable, reason: unsendable}
 		}
 		s.limit = maxWire
 		if _, err := s.Write(request); err != nil {
@@ -127,17 +137,18 @@ func judge(h *mesh.HTTPHealthCheck, status int, isDegraded bool, service string)
 	if len(h.Expected) > 0 {
 		expected = within(h.Expected, status)
 	}
+	named := h.ServiceName != nil
 	switch {
 	case !expected && within(h.Retriable, status):
 		return answer{verdict: retriable, reason: "status " + strconv.Itoa(status)}
 	case !expected:
 		return answer{verdict: refused, reason: "status " + strconv.Itoa(status)}
-	case h.ServiceName != nil && !matches(h.ServiceName, service):
-		return answer{verdict: refused, reason: "the service name does not match"}
+	case named && !matches(h.ServiceName, service):
+		return answer{verdict: refused, reason: "the service name does not match", named: true}
 	case isDegraded:
-		return answer{verdict: degraded}
+		return answer{verdict: degraded, named: named}
 	}
-	return answer{verdict: passed}
+	return answer{verdict: passed, named: named}
 }
 
 func within(ranges []mesh.StatusRange, status int) bool {

@@ -149,7 +149,8 @@ func TestJudge(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			got := judge(&tc.check, tc.status, tc.degraded, tc.service)
-			if want := (answer{verdict: tc.want, reason: tc.reason}); got != want {
+			named := tc.check.ServiceName != nil && tc.status == 200
+			if want := (answer{verdict: tc.want, reason: tc.reason, named: named}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})

@@ -3,6 +3,8 @@
 package pool
 
 import (
+	"net/netip"
+
 	"github.com/meshtap/meshtap/circuit"
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/mesh"
@@ -22,6 +24,7 @@ type Conn struct {
 
 	// The rest belongs to whoever has taken the connection.
 	h1      *h1.Client
+	stream  exclusive          // over h1
 	user    *circuit.Resources // what its user counts for; nil where there is none
 	shard   uint32             // of the user's worker, for the counters
 	streams int64              // that began
@@ -71,7 +74,22 @@ func (c *Conn) leaveUser() {
 	}
 }
 
-// Failed counts an exchange on c that did not end as it should; its stream is aborted next.
+// exclusive is an HTTP/1.1 connection as the stream that it is.
+type exclusive struct {
+	*h1.Client
+	*Conn
+}
+
+// LocalAddr implements Stream.
+func (c *Conn) LocalAddr() netip.AddrPort { return c.Peer.LocalAddr() }
+
+// Protocol implements Stream.
+func (c *Conn) Protocol() mesh.Protocol { return mesh.HTTP11 }
+
+// ResetTunnel implements Stream.
+func (c *Conn) ResetTunnel() { c.Peer.Reset() }
+
+// Failed implements Stream.
 func (c *Conn) Failed(kind mesh.FailureKind) {
 	p := c.pool
 	switch {
@@ -121,26 +139,16 @@ func (c *Conn) close(by closer) {
 	c.shut(by)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.leave(c)
+	p.leave(c.res)
 	p.feed()
 }
 
 // shut closes the socket and counts that.
 func (c *Conn) shut(by closer) {
-	p := c.pool
-	if p.cfg.Guard != nil && p.addr.Pipe == "" {
-		p.cfg.Guard.Gone(c.Peer.LocalAddr(), p.addr.IP)
-	}
+	c.pool.ended(c.shard, by, c.Peer.LocalAddr(), c.born)
 	c.Peer.Close()
-	p.stats.Dec(c.shard, metrics.UpstreamCxActive)
-	if by == remote {
-		p.stats.Inc(c.shard, metrics.UpstreamCxDestroyRemote)
-	} else {
-		p.stats.Inc(c.shard, metrics.UpstreamCxDestroyLocal)
-	}
-	p.stats.Observe(c.shard, metrics.UpstreamCxLengthMs, mono.Now()-c.born)
 	if c.h1 != nil {
-		p.stats.ObserveCount(c.shard, metrics.UpstreamRqPerCx, c.streams)
+		c.pool.stats.ObserveCount(c.shard, metrics.UpstreamRqPerCx, c.streams)
 	}
 }
 

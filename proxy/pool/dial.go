@@ -5,8 +5,8 @@ package pool
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/meshtap/meshtap/circuit"
@@ -14,10 +14,11 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
+	"github.com/meshtap/meshtap/proxy/transport"
 )
 
-// Dials are the dials under way of all pools of a proxy. They outlive the requests that asked for them, and so have an
-// owner of their own.
+// Dials are the dials under way of all pools of a proxy, and the HTTP/2 connections that are open. They outlive the
+// requests that asked for them, and so have an owner of their own.
 type Dials struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -30,7 +31,8 @@ func NewDials() *Dials {
 	return &Dials{ctx: ctx, cancel: cancel}
 }
 
-// Close ends the dials that are under way and waits for them. No request may use a pool any more.
+// Close ends the dials that are under way, and waits for them and until the HTTP/2 connections are closed. Their pools
+// have been drained, and no new request may use a pool any more.
 func (d *Dials) Close() {
 	d.cancel()
 	d.wg.Wait()
@@ -38,13 +40,10 @@ func (d *Dials) Close() {
 
 // dial opens one connection and gives it, or the failure, to the first who waits.
 func (p *Pool) dial(res *circuit.Resources) {
-	p.tried.Add(1)
-	p.stats.Inc(0, metrics.UpstreamCxTotal)
-	p.stats.Inc(0, metrics.UpstreamCxActive)
-	c := &Conn{pool: p, res: res, born: mono.Now()}
+	c := &Conn{pool: p, res: res, born: p.begin()}
 	peer, err := p.engine.Dial(p.dials.ctx, &p.cfg.Dialer, p.addr.Network(), p.addr.String(), func(*socket.Peer) { c.hungUp() })
 	p.stats.Observe(0, metrics.UpstreamCxConnectMs, mono.Now()-c.born)
-	if err == nil && !p.enter(peer) {
+	if err == nil && !p.enter(peer.LocalAddr()) {
 		peer.Close()
 		err = errCircle
 	}
@@ -66,28 +65,53 @@ func (p *Pool) dial(res *circuit.Resources) {
 	}
 }
 
+// begin counts a connection that is to be opened.
+func (b *base) begin() (at int64) {
+	b.tried.Add(1)
+	b.stats.Inc(0, metrics.UpstreamCxTotal)
+	b.stats.Inc(0, metrics.UpstreamCxActive)
+	return mono.Now()
+}
+
 // errCircle ends a connection that a redirect rule has brought back to us.
 var errCircle = errors.New("the connection came back to this proxy: exclude its own traffic from the redirect rules")
 
 // enter tells the guard of a new connection.
-func (p *Pool) enter(peer *socket.Peer) (ok bool) {
-	return p.cfg.Guard == nil || p.addr.Pipe != "" || p.cfg.Guard.Dialed(peer.LocalAddr(), p.addr.IP)
+func (b *base) enter(local netip.AddrPort) (ok bool) {
+	return b.cfg.Guard == nil || b.addr.Pipe != "" || b.cfg.Guard.Dialed(local, b.addr.IP)
+}
+
+// ended counts the end of a connection that was open since born.
+func (b *base) ended(shard uint32, by closer, local netip.AddrPort, born int64) {
+	if b.cfg.Guard != nil && b.addr.Pipe == "" {
+		b.cfg.Guard.Gone(local, b.addr.IP)
+	}
+	b.stats.Dec(shard, metrics.UpstreamCxActive)
+	if by == remote {
+		b.stats.Inc(shard, metrics.UpstreamCxDestroyRemote)
+	} else {
+		b.stats.Inc(shard, metrics.UpstreamCxDestroyLocal)
+	}
+	b.stats.Observe(shard, metrics.UpstreamCxLengthMs, mono.Now()-born)
 }
 
 // connectFailure counts and names why a connection could not be opened.
-func (p *Pool) connectFailure(err error) *mesh.Failure {
-	p.stats.Dec(0, metrics.UpstreamCxActive)
-	p.stats.Inc(0, metrics.UpstreamCxDestroyRemote)
-	p.missed.Add(1)
-	p.stats.Inc(0, metrics.UpstreamCxConnectFail)
+func (b *base) connectFailure(err error) *mesh.Failure {
+	b.stats.Dec(0, metrics.UpstreamCxActive)
+	b.stats.Inc(0, metrics.UpstreamCxDestroyRemote)
+	b.missed.Add(1)
+	b.stats.Inc(0, metrics.UpstreamCxConnectFail)
 	f := &mesh.Failure{Kind: mesh.ConnectFailure, Side: mesh.SideUpstream, Retry: mesh.RetryAlways}
 	var sys *os.SyscallError
+	var secure *transport.Error
 	switch {
 	case os.IsTimeout(err):
-		p.stats.Inc(0, metrics.UpstreamCxConnectTimeout)
+		b.stats.Inc(0, metrics.UpstreamCxConnectTimeout)
 		f.Kind, f.Detail = mesh.ConnectTimeout, "connection timeout"
 	case err == errCircle:
 		f.Detail = err.Error()
+	case errors.As(err, &secure):
+		f.Detail = secure.Reason
 	case errors.As(err, &sys):
 		f.Detail = sys.Syscall + ": " + sys.Err.Error()
 	default:
@@ -108,16 +132,4 @@ func (p *Pool) failed(res *circuit.Resources, f *mesh.Failure) {
 		p.fail(p.dialing, f)
 	}
 	p.feed()
-}
-
-// fail tells the i-th of the queue, if there is one. p.mu is held.
-func (p *Pool) fail(i int, f *mesh.Failure) {
-	if i >= len(p.waiting) {
-		return
-	}
-	wt := p.waiting[i]
-	p.waiting = slices.Delete(p.waiting, i, i+1)
-	p.stats.Inc(wt.w.Shard, metrics.UpstreamRqPendingFailureEject)
-	wt.fail = f
-	wt.w.Signal()
 }

@@ -36,7 +36,7 @@ type rig struct {
 	stats  *metrics.Cluster
 	dials  *Dials
 	res    *circuit.Resources
-	pools  []*Pool
+	pools  []Streams
 }
 
 func newRig(t testing.TB, limits mesh.Limits) *rig {
@@ -62,8 +62,16 @@ func (r *rig) end() {
 	for _, p := range r.pools {
 		p.CloseIdle()                                                                  // what was dialled for nobody
 		until(r.t, "all connections are closed", func() bool { return p.Open() == 0 }) // the backend may have hung up just now
-		if n := p.Open(); n != 0 || p.dialing != 0 || len(p.waiting) != 0 || p.idle.newest != nil || p.idle.oldest != nil {
-			r.t.Errorf("left: %d open, %d dialling, %d waiting", n, p.dialing, len(p.waiting))
+		left := true
+		var b *base
+		switch p := p.(type) {
+		case *Pool:
+			b, left = &p.base, p.idle.newest != nil || p.idle.oldest != nil
+		case *Mux:
+			b, left = &p.base, len(p.all) != 0 || len(p.conns) != 0
+		}
+		if n := p.Open(); n != 0 || b.dialing != 0 || len(b.waiting) != 0 || left {
+			r.t.Errorf("left: %d open, %d dialling, %d waiting", n, b.dialing, len(b.waiting))
 		}
 	}
 	r.engine.Close()
@@ -172,13 +180,13 @@ func until(t testing.TB, what string, done func() bool) {
 // open is a stream whose answer is in: the number of its connection at the backend.
 type open struct {
 	conn   *Conn
-	stream codec.ClientStream
+	stream Stream
 	id     int
 }
 
 // ask makes an exchange up to the end of the answer.
-func ask(w *socket.Worker, p *Pool, res *circuit.Resources, fresh bool) (open, error) {
-	c, s, err := p.Stream(w, res, fresh)
+func ask(w *socket.Worker, p Streams, res *circuit.Resources, fresh bool) (open, error) {
+	s, err := p.Stream(w, res, fresh)
 	if err != nil {
 		return open{}, err
 	}
@@ -194,16 +202,20 @@ func ask(w *socket.Worker, p *Pool, res *circuit.Resources, fresh bool) (open, e
 		}
 	}
 	if err != nil {
-		c.Failed(mesh.UpstreamClosed)
+		s.Failed(mesh.UpstreamClosed)
 		s.Abort()
 		return open{}, err
 	}
 	id, err := strconv.Atoi(text)
-	return open{c, s, id}, err
+	o := open{stream: s, id: id}
+	if e, ok := s.(*exclusive); ok {
+		o.conn = e.Conn
+	}
+	return o, err
 }
 
 // get makes a whole exchange and returns the number of its connection at the backend.
-func (r *rig) get(p *Pool, fresh bool) (id int) {
+func (r *rig) get(p Streams, fresh bool) (id int) {
 	r.t.Helper()
 	r.on(func(w *socket.Worker) {
 		o, err := ask(w, p, r.res, fresh)
@@ -218,10 +230,10 @@ func (r *rig) get(p *Pool, fresh bool) (id int) {
 }
 
 // queue returns how many wait.
-func (p *Pool) queue() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.waiting)
+func (b *base) queue() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting)
 }
 
 // backend answers each request with the number of its connection, from 1.

@@ -1,78 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pool keeps the upstream connections of one host: it hands a connection to one request at a time, newest first,
-// opens new ones under the cluster's limits, lets requests wait in turn where none is free, and closes what is idle for
-// long or was closed by the other side.
+// Package pool keeps the upstream connections of one host: it gives each request a stream, opens connections under the
+// cluster's limits, lets requests wait in turn where none has room, and closes what is idle for long or was closed by the
+// other side. A Pool has HTTP/1.1 connections, which it hands to one request at a time, newest first; a Mux has HTTP/2
+// connections, each of which carries many streams.
 //
 // It stands between upstream, which picks the host, and codec, which speaks on the connection. An idle connection is a
-// descriptor in the engine's set: a hang-up takes it out of the pool at once, and bytes that nobody asked for are
-// noticed before the next request is sent.
+// descriptor in the engine's set: a hang-up takes it out of the pool at once, and on HTTP/1.1 bytes that nobody asked for
+// are noticed before the next request is sent.
 package pool
 
 import (
-	"net/netip"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/meshtap/meshtap/circuit"
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/mesh"
-	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
-// Guard finds connections that come back to the proxy that made them.
-type Guard interface {
-	// Dialed tells of a new connection; false means that it goes in a circle and must be closed. Gone follows otherwise.
-	Dialed(local, remote netip.AddrPort) (ok bool)
-	Gone(local, remote netip.AddrPort)
-}
-
-// Config is what the pools of a cluster have in common. It is immutable.
-type Config struct {
-	Dialer socket.Dialer
-	// Guard is told of every TCP connection; nil where no connection can come back.
-	Guard Guard
-	// H1 bounds what the upstream may send.
-	H1 h1.Limits
-	// MaxRequests bounds the requests of one connection; 0 does not.
-	MaxRequests int
-	// IdleTimeout closes a connection that was idle for so long; one that is as old as MaxDuration is not used again. 0
-	// does neither.
-	IdleTimeout, MaxDuration time.Duration
-	// MaxConnections bounds the connections to one host; 0 does not.
-	MaxConnections int
-}
-
 // Pool is the connections to one address.
 //
 // While a connection is idle, nobody waits who could use it: whoever gives one back looks at the queue first.
 type Pool struct {
-	cfg    *Config
-	addr   mesh.Address
-	engine *socket.Engine
-	stats  *metrics.Cluster
-	dials  *Dials
+	base
 	single bool // a connection is for one user and never kept
 
-	tried, missed atomic.Int64 // connections that were to be opened, and those that could not be
-
-	mu       sync.Mutex
-	idle     list
-	waiting  []*waiter
-	open     int // connections, idle or not
-	dialing  int
-	draining bool
-	sweeper  *time.Timer // set while there are idle connections and an idle timeout
+	// Guarded by mu.
+	idle    list
+	sweeper *time.Timer // set while there are idle connections and an idle timeout
 }
 
 // New returns an empty pool of HTTP connections. Its dials are among those of dials.
 func New(cfg *Config, addr mesh.Address, engine *socket.Engine, stats *metrics.Cluster, dials *Dials) *Pool {
-	return &Pool{cfg: cfg, addr: addr, engine: engine, stats: stats, dials: dials}
+	return &Pool{base: base{cfg: cfg, addr: addr, engine: engine, stats: stats, dials: dials}}
 }
 
 // NewSingle returns a pool of connections that serve one user each, as those that carry no HTTP.
@@ -82,31 +46,23 @@ func NewSingle(cfg *Config, addr mesh.Address, engine *socket.Engine, stats *met
 	return p
 }
 
-// waiter is a request that waits for a connection.
-type waiter struct {
-	w     *socket.Worker
-	res   *circuit.Resources
-	fresh bool // it wants one that has not served before
-	conn  *Conn
-	fail  *mesh.Failure
-}
-
 // Stream takes a connection and begins an exchange on it. With fresh it is one that has not served before: for a request
 // that has just met a stale one. The error is a *mesh.Failure, or the reason for which the worker was interrupted.
-func (p *Pool) Stream(w *socket.Worker, res *circuit.Resources, fresh bool) (*Conn, codec.ClientStream, error) {
+func (p *Pool) Stream(w *socket.Worker, res *circuit.Resources, fresh bool) (Stream, error) {
 	c, err := p.Take(w, res, fresh)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if c.h1 == nil {
 		c.h1 = h1.NewClient(c.Peer, &p.engine.Bufs, &p.cfg.H1, c.done)
+		c.stream = exclusive{c.h1, c}
 		p.stats.Inc(w.Shard, metrics.UpstreamCxHTTP1Total)
 	}
 	c.streams++
 	p.stats.Inc(w.Shard, metrics.UpstreamRqTotal)
 	p.stats.Inc(w.Shard, metrics.UpstreamRqActive)
 	c.h1.Begin()
-	return c, c.h1, nil
+	return &c.stream, nil
 }
 
 // Take takes a connection for the caller alone, who closes it or, through the stream's end, gives it back. It counts as
@@ -122,10 +78,6 @@ func (p *Pool) Take(w *socket.Worker, res *circuit.Resources, fresh bool) (*Conn
 	}
 	c.user, c.shard = res, w.Shard
 	return c, nil
-}
-
-func overflow(detail string) *mesh.Failure {
-	return &mesh.Failure{Kind: mesh.Overflow, Side: mesh.SideInternal, Retry: mesh.RetryAlways, Detail: detail}
 }
 
 // find takes an idle connection, or waits for one.
@@ -168,40 +120,19 @@ func (p *Pool) pop(fresh bool) *Conn {
 
 // await waits for a connection, opening one where the limits admit it.
 func (p *Pool) await(w *socket.Worker, res *circuit.Resources, fresh bool) (*Conn, error) {
-	if !res.Acquire(circuit.Pending) {
+	if !p.pend(w, res) {
 		return nil, overflow("too many pending requests")
 	}
-	defer res.Release(circuit.Pending)
-	p.stats.Inc(w.Shard, metrics.UpstreamRqPendingTotal)
-	p.stats.Inc(w.Shard, metrics.UpstreamRqPendingActive)
-	defer p.stats.Dec(w.Shard, metrics.UpstreamRqPendingActive)
-
+	defer p.unpend(w, res)
 	wt := &waiter{w: w, res: res, fresh: fresh}
 	if c := p.enqueue(wt); c != nil {
 		return c, nil
 	}
-	for {
-		err := w.Sleep()
-		p.mu.Lock()
-		conn, fail := wt.conn, wt.fail
-		if conn == nil && fail == nil && err != nil {
-			p.waiting = slices.DeleteFunc(p.waiting, func(o *waiter) bool { return o == wt })
-		}
-		p.mu.Unlock()
-		switch {
-		case err != nil:
-			// Also where there is a connection, or none to be had: the reason to stop is told once and would be lost.
-			if conn != nil {
-				p.put(conn)
-			}
-			p.stats.Inc(w.Shard, metrics.UpstreamRqCancelled)
-			return nil, err
-		case conn != nil:
-			return conn, nil
-		case fail != nil:
-			return nil, fail
-		}
+	err := p.wait(wt)
+	if err != nil && wt.conn != nil {
+		p.put(wt.conn)
 	}
+	return wt.conn, err
 }
 
 // enqueue makes wt wait, unless a connection has become idle meanwhile, which it returns.
@@ -232,7 +163,7 @@ func (p *Pool) next(used bool) *waiter {
 func (p *Pool) feed() {
 	for p.dialing < len(p.waiting) {
 		res := p.waiting[p.dialing].res
-		if !p.admit(res) {
+		if !p.makeRoom(res) {
 			return
 		}
 		p.dialing++
@@ -240,29 +171,19 @@ func (p *Pool) feed() {
 	}
 }
 
-// admit takes a place for one more connection. p.mu is held.
-//
-// Where the limit is reached and all who wait want new connections, the idle ones, which only they could see, give way.
-// Where the cluster's limit is reached by other hosts and this one has no connection at all, one is opened all the same:
-// nothing would ever come free here for the request that waits (Envoy does so too).
-func (p *Pool) admit(res *circuit.Resources) bool {
-	for {
-		if (p.cfg.MaxConnections == 0 || p.open+p.dialing < p.cfg.MaxConnections) && res.Acquire(circuit.Connections) {
-			return true
-		}
-		p.stats.Inc(0, metrics.UpstreamCxOverflow)
-		if p.open+p.dialing == 0 {
-			res.Force(circuit.Connections)
-			return true
-		}
+// makeRoom is admit. Where the limit is reached and all who wait want new connections, the idle ones, which only they
+// could see, give way. p.mu is held.
+func (p *Pool) makeRoom(res *circuit.Resources) bool {
+	for !p.admit(res) {
 		c := p.idle.oldest
 		if c == nil {
 			return false
 		}
 		p.idle.remove(c)
-		p.leave(c)
+		p.leave(c.res)
 		c.shut(local)
 	}
+	return true
 }
 
 // put gives a connection to the first who waits, or makes it idle.
@@ -321,12 +242,6 @@ func (p *Pool) sweep() {
 	}
 }
 
-// leave takes a connection out of the pool's count. p.mu is held.
-func (p *Pool) leave(c *Conn) {
-	p.open--
-	c.res.Release(circuit.Connections)
-}
-
 // Drain is for a host that has left its cluster: idle connections are closed, and none is kept from now on. A request
 // that had picked the host before is still served, on a connection of its own.
 func (p *Pool) Drain() {
@@ -353,13 +268,3 @@ func (p *Pool) CloseIdle() {
 		c.close(local)
 	}
 }
-
-// Open returns the number of connections.
-func (p *Pool) Open() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open
-}
-
-// Tried returns how many connections were to be opened so far, and how many of them could not be.
-func (p *Pool) Tried() (all, failed int64) { return p.tried.Load(), p.missed.Load() }

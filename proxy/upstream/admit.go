@@ -159,10 +159,10 @@ func (t *Ticket) Done(a *circuit.Attempt, rnd uint64) {
 	now := mono.Now()
 	failed := tells(a) && a.Failure.Kind != mesh.NoFailure
 	if tells(a) {
-		t.conclude(now, failed || t.fails(a.Status))
+		t.conclude(now, failed || t.fails(a.Judged()))
 	}
 	if tells(a) || a.Status != 0 {
-		t.learn(now, a, failed || a.Status >= 500, rnd)
+		t.learn(now, a, failed || a.Judged() >= 500 || a.LateFailure, rnd)
 	}
 	t.Drop()
 }

@@ -4,6 +4,7 @@ package upstream
 
 import (
 	"math/rand/v2"
+	"slices"
 
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/mesh"
@@ -21,12 +22,15 @@ func (c *Cluster) startCheck(h *Host) {
 	if h.checked.Load() == unchecked {
 		h.checked.Store(checkPending)
 	}
+	deps := health.Deps{
+		Log: c.deps.Log, Stats: c.numbers.health, Random: rand.Uint64, Source: c.Config.BindSource,
+		Engine: c.deps.Engine, HTTP2: c.pools.H2,
+	}
+	c.secureCheck(&deps)
 	h.check = health.Start(&c.Config.HealthChecks[0], health.Target{
 		Address: h.Address, Hostname: e.Hostname, CheckPort: e.CheckPort, CheckHost: e.CheckHost, ClusterName: c.Config.Name,
 		Healthy: passes(h.checked.Load()), Traffic: c.used.Load(),
-	}, health.Deps{
-		Log: c.deps.Log, Stats: c.numbers.health, Random: rand.Uint64, Source: c.Config.BindSource,
-	}, func(r health.Result) { c.checked(h, r) })
+	}, deps, func(r health.Result) { c.checked(h, r) })
 }
 
 // stopCheck marks the check of a host for joinChecks. c.mu is held.
@@ -93,7 +97,7 @@ func (c *Cluster) checked(h *Host, r health.Result) {
 			// Discovery had removed it, and now its check agrees. The check cannot end itself: the next tick does.
 			c.drop(h.Address, h)
 		} else if c.Config.CloseOnHealthFailure {
-			h.http.CloseIdle()
+			h.pools.closeIdle()
 		}
 	}
 	c.rebuild()
@@ -114,10 +118,10 @@ func healthOf(checked uint32) mesh.HealthStatus {
 	return mesh.HealthUnknown
 }
 
-// passing returns the number of hosts whose checks pass.
-func (c *Cluster) passing() (n int64) {
+// checkedAs returns the number of hosts with one of these results of their checks.
+func (c *Cluster) checkedAs(results ...uint32) (n int64) {
 	for _, h := range c.Hosts() {
-		if passes(h.checked.Load()) {
+		if slices.Contains(results, h.checked.Load()) {
 			n++
 		}
 	}

@@ -35,7 +35,7 @@ func (j *job) Run(w *socket.Worker) {
 func (r *rig) exchange(h *Host) {
 	r.t.Helper()
 	j := &job{done: make(chan struct{}), f: func(w *socket.Worker) {
-		_, s, err := h.HTTP().Stream(w, h.Cluster().Resources(0), false)
+		s, err := h.HTTP(mesh.HTTP11).Stream(w, h.Cluster().Resources(0), false)
 		if err != nil {
 			r.t.Error(err)
 			return
@@ -180,9 +180,9 @@ func TestHealthFailureCloses(t *testing.T) {
 	until(t, "the host is in service", func() bool { return attempt(t, c, 200) == addr })
 	h := c.Hosts()[0]
 	r.exchange(h)
-	if n := h.HTTP().Open(); n != 1 {
+	if n := h.HTTP(mesh.HTTP11).Open(); n != 1 {
 		t.Fatalf("%d connections", n)
 	}
 	well.Store(false)
-	until(t, "the connection is closed", func() bool { return h.HTTP().Open() == 0 })
+	until(t, "the connection is closed", func() bool { return h.HTTP(mesh.HTTP11).Open() == 0 })
 }

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,10 +31,12 @@ import (
 	"github.com/meshtap/meshtap/lb"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
+	"github.com/meshtap/meshtap/proxy/codec/h2"
 	"github.com/meshtap/meshtap/proxy/health"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/pool"
 	"github.com/meshtap/meshtap/proxy/socket"
+	"github.com/meshtap/meshtap/proxy/transport"
 )
 
 // Deps are what clusters need of the process.
@@ -61,6 +64,8 @@ type Cluster struct {
 
 	deps    *Deps
 	pools   *pool.Config
+	offers  map[string]*pool.Config // guarded by mu: pools, by what their connections offer by ALPN
+	client  *transport.Client       // nil where hosts are spoken to in plain text
 	policy  lb.Builder
 	res     [2]*circuit.Resources
 	breaker *circuit.Breaker // the cluster's; nil where there is none or one for each host
@@ -95,6 +100,7 @@ type numbers struct {
 	outlier *metrics.Outlier
 	health  *metrics.HealthCheck
 	circuit *metrics.Circuit
+	tls     *metrics.TLS
 }
 
 // New returns the runtime of a cluster. prev is the one that it replaces, nil where there is none. Endpoints of a static
@@ -110,9 +116,12 @@ func New(cfg *mesh.Cluster, deps *Deps, prev *Cluster) *Cluster {
 		deps:   deps,
 		pools:  poolConfig(cfg, deps.Guard),
 		policy: deps.Policies[cfg.Policy.TypeURL],
+		offers: map[string]*pool.Config{},
 		hosts:  map[mesh.Address]*Host{},
 		set:    &mesh.EndpointSet{},
 	}
+	c.secure(name)
+	c.pools.Panicked = c.panicked
 	c.now.Store(&state{set: lb.NewSet(nil, lb.Options{Build: c.policy}, nil)})
 	now := mono.Now()
 	for p := range c.res {
@@ -145,7 +154,7 @@ func (c *Cluster) inherit(prev *Cluster) {
 	if c.breaker != nil && prev.breaker != nil && reflect.DeepEqual(c.Config.Breaker, prev.Config.Breaker) {
 		c.breaker = prev.breaker
 	}
-	samePools := *c.pools == *prev.pools && c.Config.StatName == prev.Config.StatName
+	samePools := reflect.DeepEqual(connectsBy(c.Config), connectsBy(prev.Config))
 	sameRules := reflect.DeepEqual(c.Config.Outlier, prev.Config.Outlier)
 	sameBreaker := reflect.DeepEqual(c.Config.Breaker, prev.Config.Breaker)
 	sameChecks := reflect.DeepEqual(c.Config.HealthChecks, prev.Config.HealthChecks)
@@ -158,9 +167,9 @@ func (c *Cluster) inherit(prev *Cluster) {
 	for addr, h := range prev.hosts {
 		n := &Host{Address: addr, cluster: c, lbHost: &lb.Host{}, outlier: &circuit.HostState{}}
 		if samePools {
-			n.http, n.tcp = h.http, h.tcp
+			n.pools = h.pools
 		} else {
-			h.drain()
+			h.pools.drain()
 		}
 		if sameRules {
 			n.outlier = h.outlier
@@ -201,7 +210,10 @@ func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
 	if cfg.HTTP.MaxHeaderCount > 0 {
 		lim.Fields = cfg.HTTP.MaxHeaderCount
 	}
+	second := h2.From(&cfg.HTTP.HTTP2)
+	second.HeadBytes, second.Fields = lim.HeadBytes, lim.Fields
 	p := &pool.Config{
+		H2:             second,
 		Guard:          guard,
 		H1:             lim,
 		MaxRequests:    cfg.HTTP.MaxRequestsPerConnection,
@@ -219,6 +231,12 @@ func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
 		}
 	}
 	return p
+}
+
+// panicked tells of a panic that has cost an upstream connection.
+func (c *Cluster) panicked(v any) {
+	c.deps.Log.Error("an upstream connection's handling panicked; it was closed", zap.String("cluster", c.Config.Name),
+		zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 }
 
 // Resources returns what is in use at a priority.
@@ -251,8 +269,8 @@ func (c *Cluster) Close() {
 	c.closed = true
 	for _, h := range c.hosts {
 		c.stopCheck(h)
-		if c.heir == nil && h.http != nil {
-			h.drain()
+		if c.heir == nil && h.pools.tcp != nil {
+			h.pools.drain()
 		}
 	}
 	c.mu.Unlock()

@@ -20,8 +20,7 @@ type Host struct {
 	lbHost  *lb.Host
 	outlier *circuit.HostState
 	breaker *circuit.Breaker // nil unless each host has its own
-	http    *pool.Pool
-	tcp     *pool.Pool // of connections that carry no HTTP, none of which is ever idle
+	pools   pools
 
 	info atomic.Pointer[info]
 	// checked is what active checks say.
@@ -65,11 +64,16 @@ func (h *Host) Group() mesh.LocalityGroup { return h.info.Load().group }
 // Cluster returns the host's cluster.
 func (h *Host) Cluster() *Cluster { return h.cluster }
 
-// HTTP returns the pool of the host's HTTP connections, TCP that of the others.
-func (h *Host) HTTP() *pool.Pool { return h.http }
+// HTTP returns where the streams of requests come from that were received with protocol p.
+func (h *Host) HTTP(p mesh.Protocol) pool.Streams {
+	if p == mesh.HTTP2 && h.pools.http2 != nil || h.pools.http1 == nil {
+		return h.pools.http2
+	}
+	return h.pools.http1
+}
 
 // TCP returns the pool that connects for what is not HTTP.
-func (h *Host) TCP() *pool.Pool { return h.tcp }
+func (h *Host) TCP() *pool.Pool { return h.pools.tcp }
 
 // Active returns the number of requests in flight.
 func (h *Host) Active() int64 { return h.lbHost.Active.Load() }
@@ -117,22 +121,16 @@ func (h *Host) View(now int64) View {
 		Ejected:      h.outlier.Ejected(),
 		FailedCheck:  h.checked.Load() == checkFailed,
 		PendingCheck: h.checked.Load() == checkPending,
-		Connections:  h.http.Open() + h.tcp.Open(),
 		Active:       h.Active(),
 		Total:        h.numbers.total.Load(), Success: h.numbers.success.Load(), Errors: h.numbers.errors.Load(),
 	}
-	for _, p := range [...]*pool.Pool{h.http, h.tcp} {
+	for _, p := range h.pools.all() {
 		all, failed := p.Tried()
-		v.Tried, v.Missed = v.Tried+all, v.Missed+failed
+		v.Connections, v.Tried, v.Missed = v.Connections+p.Open(), v.Tried+all, v.Missed+failed
 	}
 	if h.breaker != nil {
 		b := h.breaker.View(now)
 		v.Circuit = &b
 	}
 	return v
-}
-
-func (h *Host) drain() {
-	h.http.Drain()
-	h.tcp.Drain()
 }

@@ -121,7 +121,8 @@ func (c *Cluster) count(name string) {
 	}
 	if len(c.Config.HealthChecks) > 0 {
 		c.numbers.health = metrics.NewHealthCheck(c.deps.Stats, name)
-		c.numbers.health.SetFunc(metrics.HealthCheckHealthy, c.passing)
+		c.numbers.health.SetFunc(metrics.HealthCheckHealthy, func() int64 { return c.checkedAs(checkPassed, checkDegraded) })
+		c.numbers.health.SetFunc(metrics.HealthCheckDegraded, func() int64 { return c.checkedAs(checkDegraded) })
 	}
 	if c.Config.Breaker != nil {
 		c.numbers.circuit = metrics.NewCircuit(c.deps.Stats, name)
@@ -144,6 +145,9 @@ func (c *Cluster) release() {
 		n.Release()
 	}
 	if n := c.numbers.circuit; n != nil {
+		n.Release()
+	}
+	if n := c.numbers.tls; n != nil {
 		n.Release()
 	}
 }

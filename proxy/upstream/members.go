@@ -11,7 +11,6 @@ import (
 	"github.com/meshtap/meshtap/lb"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/metrics"
-	"github.com/meshtap/meshtap/proxy/pool"
 )
 
 // SetEndpoints puts what discovery says into force. Hosts that stay keep their connections, whatever else of them
@@ -51,7 +50,7 @@ func (c *Cluster) merge(set *mesh.EndpointSet) (changes int) {
 			}
 			seen[e.Address] = true
 			h := c.hosts[e.Address]
-			if h == nil || h.http == nil || h.info.Load() == nil {
+			if h == nil || h.pools.tcp == nil || h.info.Load() == nil {
 				changes++
 				h = c.host(e.Address, h)
 			}
@@ -90,9 +89,8 @@ func (c *Cluster) host(addr mesh.Address, h *Host) *Host {
 
 // complete gives a host what it has not inherited.
 func (c *Cluster) complete(h *Host) *Host {
-	if h.http == nil {
-		h.http = pool.New(c.pools, h.Address, c.deps.Engine, c.Stats, c.deps.Dials)
-		h.tcp = pool.NewSingle(c.pools, h.Address, c.deps.Engine, c.Stats, c.deps.Dials)
+	if h.pools.tcp == nil {
+		h.pools = c.newPools(h.Address)
 	}
 	if b := c.Config.Breaker; b != nil && b.PerHost && h.breaker == nil {
 		h.breaker = circuit.NewBreaker(*b, mono.Now())
@@ -135,8 +133,8 @@ func (c *Cluster) drop(addr mesh.Address, h *Host) {
 	if c.outlier != nil {
 		c.outlier.Remove(h.outlier)
 	}
-	if h.http != nil {
-		h.drain()
+	if h.pools.tcp != nil {
+		h.pools.drain()
 	}
 }
 

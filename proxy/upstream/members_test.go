@@ -307,7 +307,7 @@ func TestOriginalDestinationOnAnOldCluster(t *testing.T) {
 			}
 			r.exchange(h)
 			k.Done(&circuit.Attempt{Status: 200}, 0)
-			if n := h.HTTP().Open(); n != 0 {
+			if n := h.HTTP(mesh.HTTP11).Open(); n != 0 {
 				t.Errorf("%d connections are kept", n)
 			}
 		})
@@ -353,8 +353,8 @@ func TestSuccessor(t *testing.T) {
 				t.Errorf("the limit is %d", got)
 			}
 			for i, h := range next.Hosts() {
-				if was := old.Hosts()[i]; (h.http == was.http) != tc.pools {
-					t.Errorf("%s has its pool: %v", h.Address, h.http == was.http)
+				if was := old.Hosts()[i]; (h.pools == was.pools) != tc.pools {
+					t.Errorf("%s has its pool: %v", h.Address, h.pools == was.pools)
 				}
 			}
 			if (next.Breaker() == old.Breaker()) != tc.breaker {

@@ -43,7 +43,7 @@ func (c *Cluster) original(to netip.AddrPort) *Host {
 		h = c.host(addr, h)
 		h.info.Store(&info{endpoint: mesh.Endpoint{Address: addr, Weight: 1}})
 		if c.closed || c.heir != nil {
-			h.drain() // nobody closes what this cluster keeps any more
+			h.pools.drain() // nobody closes what this cluster keeps any more
 		} else {
 			c.members()
 		}

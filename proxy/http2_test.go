@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/listener"
+	"github.com/meshtap/meshtap/proxy/metrics"
+)
+
+// client2 returns net/http's client of HTTP/2 with prior knowledge.
+func client2(t testing.TB) *http.Client {
+	tr := &http.Transport{Protocols: new(http.Protocols)}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	t.Cleanup(tr.CloseIdleConnections)
+	return &http.Client{Transport: tr, Timeout: hang}
+}
+
+// backend2 is backend with HTTP/2 by prior knowledge.
+func backend2(t testing.TB, h http.HandlerFunc) string {
+	s := httptest.NewUnstartedServer(h)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+// cluster2 is a cluster that is spoken to in HTTP/2.
+func cluster2(name string, addrs ...string) *mesh.Cluster {
+	c := cluster(name, addrs...)
+	c.HTTP.Protocol = mesh.UpstreamHTTP2
+	return c
+}
+
+// settled checks that nothing of a cluster is in use any more.
+func (r *rig) settled(name string) {
+	r.t.Helper()
+	for _, c := range r.Clusters() {
+		if c.Config.Name != name {
+			continue
+		}
+		for what, i := range map[string]int{"requests": metrics.UpstreamRqActive, "waiting requests": metrics.UpstreamRqPendingActive} {
+			for deadline := time.Now().Add(hang); c.Stats.Value(i) != 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					r.t.Errorf("%d %s are counted", c.Stats.Value(i), what)
+					break
+				}
+			}
+		}
+	}
+}
+
+// leaver is an upstream of HTTP/2. Its first connection takes so many requests, says then that it has looked at the first
+// alone, and answers that. Others answer each request with the bytes that came with it.
+type leaver struct {
+	addr   string
+	first  chan struct{} // closed when the first request is here
+	left   chan struct{} // closed when the client was told
+	after  int
+	refuse bool // reset the others with REFUSED_STREAM instead
+}
+
+func newLeaver(t testing.TB, after int, refuse bool) *leaver {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &leaver{l.Addr().String(), make(chan struct{}), make(chan struct{}), after, refuse}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for n := 1; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+			wg.Go(func() { u.serve(c, n) })
+		}
+	})
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { l.Close() })
+	return u
+}
+
+func (u *leaver) serve(c net.Conn, n int) {
+	defer c.Close()
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	fr := http2.NewFramer(c, c)
+	fr.WriteSettings()
+	got := map[uint32]int{}
+	var ids []uint32
+	for {
+		f, err := fr.ReadFrame()
+		if err != nil {
+			return
+		}
+		ended := false
+		switch f := f.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				fr.WriteSettingsAck()
+			}
+		case *http2.HeadersFrame:
+			ids = append(ids, f.StreamID)
+			ended = f.StreamEnded()
+		case *http2.DataFrame:
+			got[f.StreamID] += len(f.Data())
+			ended = f.StreamEnded()
+		}
+		if n > 1 {
+			if ended {
+				u.answer(fr, f.Header().StreamID, fmt.Sprint(got[f.Header().StreamID]))
+			}
+			continue
+		}
+		if len(ids) == 1 && ended {
+			close(u.first)
+		}
+		if len(ids) == u.after {
+			if u.leave(fr, ids); u.refuse {
+				n = 2 // it goes on like any other
+			}
+			ids = append(ids, 0)
+		}
+	}
+}
+
+func (u *leaver) leave(fr *http2.Framer, ids []uint32) {
+	if u.refuse {
+		for _, id := range ids[1:] {
+			fr.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+		}
+	} else {
+		fr.WriteGoAway(1, http2.ErrCodeNo, nil)
+	}
+	close(u.left)
+	u.answer(fr, 1, "0")
+}
+
+func (u *leaver) answer(fr *http2.Framer, id uint32, body string) {
+	var b bytes.Buffer
+	hpack.NewEncoder(&b).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b.Bytes(), EndHeaders: true})
+	fr.WriteData(id, true, []byte(body))
+}
+
+// TestHTTP2GoAway: an upstream that leaves in the middle of its streams, and says which of them it has not looked at, costs
+// no request: those are sent again elsewhere without a policy that says so, also those whose body is still coming, and each
+// is executed once.
+func TestHTTP2GoAway(t *testing.T) {
+	t.Parallel()
+	for name, down := range map[string]*http.Client{"HTTP/1.1": {Timeout: hang, Transport: &http.Transport{}}, "HTTP/2": client2(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 9
+			u := newLeaver(t, n, false)
+			r := newRig(t)
+			r.serve(manager(), []*mesh.Route{prefix("/", to("c"))}, cluster2("c", u.addr))
+			var wg sync.WaitGroup
+			ask := func(body io.Reader, want string) {
+				method := http.MethodGet
+				if body != nil {
+					method = http.MethodPost
+				}
+				q, _ := http.NewRequest(method, "http://"+r.addr, body)
+				resp, err := down.Do(q)
+				if err != nil {
+					t.Errorf("%s: %v", method, err)
+					return
+				}
+				defer resp.Body.Close()
+				if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 || string(b) != want {
+					t.Errorf("%s: %d %q %v, want %s", method, resp.StatusCode, b, err, want)
+				}
+			}
+			wg.Go(func() { ask(nil, "0") })
+			<-u.first
+			for i := range n - 1 {
+				if i%2 == 0 {
+					wg.Go(func() { ask(nil, "0") })
+					continue
+				}
+				read, write := io.Pipe()
+				wg.Go(func() { ask(read, "2000") })
+				wg.Go(func() {
+					write.Write(make([]byte, 1000))
+					<-u.left
+					write.Write(make([]byte, 1000))
+					write.Close()
+				})
+			}
+			wg.Wait()
+			again := 0
+			for _, o := range r.rec.wait(t, n) {
+				again += int(o.Attempts) - 1
+				if o.Failure != mesh.NoFailure || o.Status != 200 {
+					t.Errorf("%+v", o)
+				}
+			}
+			if again != n-1 {
+				t.Errorf("%d requests were sent again, not %d", again, n-1)
+			}
+			r.settled("c")
+		})
+	}
+}
+
+// TestHTTP2Refused: an upstream that refuses streams is asked again where the policy says so, and not otherwise.
+func TestHTTP2Refused(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		policy *mesh.RetryPolicy
+		status int
+	}{
+		"no policy":      {nil, 503},
+		"refused-stream": {&mesh.RetryPolicy{On: mesh.RetryOnRefusedStream, Retries: 2}, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newLeaver(t, 2, true)
+			r := newRig(t)
+			a := to("c")
+			a.Retry = tc.policy
+			r.serve(manager(), []*mesh.Route{prefix("/", a)}, cluster2("c", u.addr))
+			var wg sync.WaitGroup
+			wg.Go(func() { r.get("/") })
+			<-u.first
+			resp, err := client.Post("http://"+r.addr, "", strings.NewReader("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != tc.status {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			wg.Wait()
+			r.settled("c")
+		})
+	}
+}
+
+// TestHTTP2ApplyUnderLoad is TestApplyUnderLoad with HTTP/2 on both sides: clusters are replaced while their streams run,
+// and hosts come and go.
+func TestHTTP2ApplyUnderLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	backends := []string{backend2(t, named("a")), backend2(t, named("b")), backend2(t, named("c"))}
+	r.serve(manager(), []*mesh.Route{prefix("/", to("v0"))}, cluster2("v0", backends[0]))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var served atomic.Int64
+	for i := range 8 {
+		own := client2(t)
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var body io.Reader
+				if i%2 == 0 {
+					body = io.MultiReader(strings.NewReader("body"), strings.NewReader("more")) // of unknown length
+				}
+				resp, err := own.Post("http://"+r.addr, "", body)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != 200 {
+					t.Errorf("%d %s", resp.StatusCode, b)
+					return
+				}
+				served.Add(1)
+			}
+		})
+	}
+	for i := 1; i <= 200 && !t.Failed(); i++ {
+		snap := *r.snap
+		name := fmt.Sprintf("v%d", i/3) // which replaces a cluster by another, and by one with other hosts or settings
+		c := cluster2(name, backends[i%3])
+		if i%3 == 2 {
+			c.HTTP.MaxRequestsPerConnection = 5
+		}
+		snap.Clusters = map[string]*mesh.Cluster{name: c}
+		snap.RouteTables = map[string]*mesh.RouteTable{}
+		r.snap = &snap
+		r.route(prefix("/", to(name)))
+		r.apply()
+		seen := served.Load()
+		for deadline := time.Now().Add(hang); served.Load() < seen+2 && !t.Failed(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Error("nothing is served")
+				break
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	for name := range r.snap.Clusters {
+		r.settled(name)
+	}
+}
+
+// TestHTTP2Drain: a drain under load reaches all connections, also those that nobody uses, and loses no request.
+func TestHTTP2Drain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.serve(manager(), []*mesh.Route{prefix("/", to("c"))}, cluster2("c", backend2(t, named("a"))))
+	idle := client2(t)
+	if resp, err := idle.Get("http://" + r.addr); err != nil {
+		t.Fatal(err)
+	} else {
+		resp.Body.Close()
+	}
+	var stopping atomic.Bool
+	var asked atomic.Int64
+	var wg sync.WaitGroup
+	own := client2(t)
+	for range 8 {
+		wg.Go(func() {
+			for i := 0; i < 300 || !stopping.Load(); i++ {
+				resp, err := own.Get("http://" + r.addr)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != 200 {
+					t.Errorf("%d %v", resp.StatusCode, err)
+				}
+				resp.Body.Close()
+				asked.Add(1)
+			}
+		})
+	}
+	r.rec.wait(t, 200)
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
+	defer cancel()
+	drained := make(chan int64)
+	go func() { drained <- r.Drain(ctx, listener.All, 300*time.Millisecond) }()
+	for !r.Listeners()[0].Draining {
+		time.Sleep(time.Millisecond)
+	}
+	stopping.Store(true)
+	wg.Wait()
+	if left := <-drained; left != 0 {
+		t.Errorf("%d connections are left", left)
+	}
+	for _, o := range r.rec.wait(t, int(asked.Load())+1) {
+		if o.Status != 200 || o.Failure != mesh.NoFailure {
+			t.Errorf("%+v", o)
+		}
+	}
+	r.settled("c")
+}
