@@ -9,9 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
+	"github.com/meshtap/meshtap/xds/resource"
 )
 
 // DefaultFetchTimeout is Envoy's initial_fetch_timeout where the configuration does not say.
@@ -25,39 +28,114 @@ func FromBootstrap(b *bootstrap.Config) Config {
 			cfg.Static = append(cfg.Static, Static{s.Decoded, s.Raw})
 		}
 	}
-	if b.Dynamic != nil {
-		cfg.Listeners, cfg.Clusters = b.Dynamic.Listeners, b.Dynamic.Clusters
+	if b.Dynamic == nil {
+		return cfg
+	}
+	cfg.Listeners, cfg.Clusters = b.Dynamic.Listeners != nil, b.Dynamic.Clusters != nil
+	cfg.Sources = map[mesh.ResourceKind]resource.Source{}
+	if b.Dynamic.ADS != nil {
+		cfg.ADS = *b.Dynamic.ADS
+	}
+	for _, src := range []*resource.Source{b.Dynamic.Listeners, b.Dynamic.Clusters} {
+		if src != nil {
+			cfg.Sources[src.Kind] = *src
+		}
 	}
 	return cfg
 }
 
-// StreamConfig returns where the control plane of a bootstrap is, and what it is told. ok is false where there is none.
-func StreamConfig(b *bootstrap.Config) (cfg ads.Config, ok bool, err error) {
-	if b.Dynamic == nil {
-		return ads.Config{}, false, nil
+// Streams opens the sources of a bootstrap, and those that resources name.
+type Streams struct {
+	b   *bootstrap.Config
+	log *zap.Logger
+}
+
+// NewStreams returns Streams for an accepted bootstrap.
+func NewStreams(b *bootstrap.Config, log *zap.Logger) *Streams { return &Streams{b, log} }
+
+// Aggregated returns the aggregated stream, nil where the bootstrap has none.
+func (s *Streams) Aggregated() (Stream, error) {
+	if s.b.Dynamic == nil || s.b.Dynamic.ADS == nil {
+		return nil, nil
 	}
-	s := b.Dynamic.Stream
-	cfg = ads.Config{
-		Types: Types(), Node: b.NodeProto, NodeOnFirstOnly: s.NodeOnFirstOnly,
-		Authority: s.Authority, MaxResponseBytes: s.MaxMessageBytes,
+	cfg, err := s.config(*s.b.Dynamic.ADS)
+	if err != nil {
+		return nil, err
 	}
-	for _, h := range s.Metadata {
+	cfg.Types = Types()
+	return ads.New(cfg, s.log), nil
+}
+
+// Open opens a source of its own.
+func (s *Streams) Open(src resource.Source) (Stream, error) {
+	if src.Variant == resource.File {
+		return newFiles(src, s.b.Resource.RejectUnknown, s.log), nil
+	}
+	cfg, err := s.config(src)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Types = []string{typeURL(src.Kind)}
+	svc := services[src.Kind]
+	switch {
+	case src.Variant == resource.REST:
+		cfg.Poll = &ads.Poll{Path: svc.path, Delay: src.RefreshDelay, Timeout: src.RequestTimeout, Host: src.Cluster}
+	case cfg.Delta:
+		cfg.Method = svc.delta
+	default:
+		cfg.Method = svc.stream
+	}
+	return ads.New(cfg, s.log), nil
+}
+
+// services are the services for one type each: the gRPC methods, and the path for REST.
+var services = map[mesh.ResourceKind]struct{ stream, delta, path string }{
+	mesh.KindCluster: {
+		"/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",
+		"/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters", "/v3/discovery:clusters",
+	},
+	mesh.KindEndpoints: {
+		"/envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",
+		"/envoy.service.endpoint.v3.EndpointDiscoveryService/DeltaEndpoints", "/v3/discovery:endpoints",
+	},
+	mesh.KindListener: {
+		"/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
+		"/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners", "/v3/discovery:listeners",
+	},
+	mesh.KindRouteTable: {
+		"/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+		"/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes", "/v3/discovery:routes",
+	},
+}
+
+// config returns where a source is, and what it is told.
+func (s *Streams) config(src resource.Source) (ads.Config, error) {
+	cfg := ads.Config{
+		Delta: src.Variant == resource.DeltaGRPC, Node: s.b.NodeProto, NodeOnFirstOnly: src.NodeOnFirstOnly,
+		Authority: src.Authority, MaxResponseBytes: src.MaxMessageBytes,
+	}
+	for _, h := range src.Metadata {
 		cfg.Metadata = append(cfg.Metadata, h.Name, h.Value)
 	}
-	if s.Target != "" {
-		target, err := parseTarget(s.Target)
+	if src.Target != "" {
+		target, err := parseTarget(src.Target)
 		cfg.Targets = []ads.Target{target}
-		return cfg, true, err
+		return cfg, err
 	}
-	for _, c := range b.Clusters {
-		if c.Name == s.Cluster {
-			cfg.Targets = targets(c.Value.(*mesh.Cluster))
+	for _, c := range s.b.Clusters {
+		if c.Name != src.Cluster {
+			continue
 		}
+		v := c.Value.(*mesh.Cluster)
+		if v.TLS != nil { // the bootstrap has refused it: it must never be spoken to in plain text
+			return cfg, fmt.Errorf("xds: the control plane's cluster %q speaks TLS, which is not supported here yet", src.Cluster)
+		}
+		cfg.Targets = targets(v)
 	}
 	if len(cfg.Targets) == 0 {
-		return cfg, true, fmt.Errorf("xds: the control plane's cluster %q has no addresses", s.Cluster)
+		return cfg, fmt.Errorf("xds: the control plane's cluster %q has no addresses", src.Cluster)
 	}
-	return cfg, true, nil
+	return cfg, nil
 }
 
 // targets returns the addresses of a cluster, in the order of the configuration. Names are looked up for each try.

@@ -14,7 +14,6 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/fakexds"
 	"github.com/meshtap/meshtap/xds"
-	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 	"github.com/meshtap/meshtap/xds/dump"
 	"github.com/meshtap/meshtap/xds/resource"
@@ -58,16 +57,16 @@ func TestFromABootstrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	streamConfig, ok, err := xds.StreamConfig(b)
-	if err != nil || !ok {
-		t.Fatalf("stream: %v, error %v", ok, err)
+	log := zap.NewNop()
+	stream, err := xds.NewStreams(b, log).Aggregated()
+	if err != nil || stream == nil {
+		t.Fatalf("stream: %v, error %v", stream, err)
 	}
 	p := &proxy{
 		t: t, applied: make(chan *mesh.Snapshot, 1000), notices: make(chan mesh.Notice, 1000), endpoints: map[string]*mesh.EndpointSet{},
 	}
-	log := zap.NewNop()
 	w := &world{t: t, cp: cp, proxy: p, m: xds.New(xds.FromBootstrap(b), xds.Deps{
-		Log: log, Stream: ads.New(streamConfig, log), DNS: dns.New(dns.Config{}, log), Notifier: p,
+		Log: log, Stream: stream, DNS: dns.New(dns.Config{}, log), Notifier: p,
 		Decoder: resource.New(b.Resource), Apply: p.apply, SetEndpoints: p.setEndpoints,
 	})}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
@@ -46,7 +48,7 @@ func static(name string, value any) bootstrap.Static {
 	return bootstrap.Static{Decoded: resource.Decoded{Name: name, Value: value}, Raw: []byte(name)}
 }
 
-func TestStreamConfig(t *testing.T) {
+func TestStreams(t *testing.T) {
 	t.Parallel()
 	pipe := mesh.Endpoint{Address: mesh.Address{Pipe: "/run/cp.sock"}}
 	ip := mesh.Endpoint{Address: mesh.Address{IP: netip.MustParseAddrPort("127.0.0.1:1")}}
@@ -58,36 +60,46 @@ func TestStreamConfig(t *testing.T) {
 			}}),
 			static("names", &mesh.Cluster{DNS: &mesh.DNS{Targets: []mesh.DNSTarget{{Host: "cp", Port: 7}, {Host: "::1", Port: 8}}}}),
 			static("empty", &mesh.Cluster{}),
+			static("secure", &mesh.Cluster{TLS: &mesh.TLSContext{}, Endpoints: &mesh.EndpointSet{
+				Localities: []mesh.LocalityEndpoints{{Endpoints: []mesh.Endpoint{ip}}},
+			}}),
 		},
 	}
-	if _, ok, err := StreamConfig(b); ok || err != nil {
-		t.Errorf("without a control plane: %v, error %v", ok, err)
+	streams := NewStreams(b, zap.NewNop())
+	if s, err := streams.Aggregated(); s != nil || err != nil {
+		t.Errorf("without a control plane: %v, error %v", s, err)
 	}
 	tests := []struct {
 		name   string
-		stream bootstrap.Stream
+		stream resource.Source
 		want   string
 	}{
-		{"static", bootstrap.Stream{Cluster: "static"}, "[{tcp 127.0.0.1:1} {unix /run/cp.sock}]"},
-		{"names", bootstrap.Stream{Cluster: "names"}, "[{tcp cp:7} {tcp [::1]:8}]"},
-		{"target", bootstrap.Stream{Target: "dns:///cp:9"}, "[{tcp cp:9}]"},
-		{"empty", bootstrap.Stream{Cluster: "empty"}, "error"},
-		{"bad target", bootstrap.Stream{Target: "cp"}, "error"},
+		{"static", resource.Source{Cluster: "static"}, "[{tcp 127.0.0.1:1} {unix /run/cp.sock}]"},
+		{"names", resource.Source{Cluster: "names"}, "[{tcp cp:7} {tcp [::1]:8}]"},
+		{"target", resource.Source{Target: "dns:///cp:9"}, "[{tcp cp:9}]"},
+		{"secure", resource.Source{Cluster: "secure"}, "error"},
+		{"empty", resource.Source{Cluster: "empty"}, "error"},
+		{"bad target", resource.Source{Target: "cp"}, "error"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.stream.Metadata = []bootstrap.Header{{Name: "k", Value: "v"}}
-			b.Dynamic = &bootstrap.Dynamic{Stream: tt.stream, Listeners: true}
-			cfg, ok, err := StreamConfig(b)
-			if got := show(cfg.Targets); !ok || err == nil && got != tt.want || err != nil && tt.want != "error" {
-				t.Errorf("got %s, ok %v, error %v, want %s", got, ok, err, tt.want)
+			tt.stream.Metadata = []resource.Header{{Name: "k", Value: "v"}}
+			tt.stream.Variant = resource.DeltaGRPC
+			cfg, err := streams.config(tt.stream)
+			if got := show(cfg.Targets); err == nil && got != tt.want || err != nil && tt.want != "error" {
+				t.Errorf("got %s, error %v, want %s", got, err, tt.want)
 			}
-			if strings.Join(cfg.Metadata, "=") != "k=v" || len(cfg.Types) != 4 {
+			if strings.Join(cfg.Metadata, "=") != "k=v" || !cfg.Delta {
 				t.Errorf("config %+v", cfg)
+			}
+			b.Dynamic = &bootstrap.Dynamic{ADS: &tt.stream}
+			if s, err := streams.Aggregated(); (s == nil) != (tt.want == "error") || (err != nil) != (tt.want == "error") {
+				t.Errorf("stream %v, error %v", s, err)
 			}
 		})
 	}
-	if cfg := FromBootstrap(b); !cfg.Listeners || cfg.Clusters || len(cfg.Static) != 4 || cfg.FetchTimeout != DefaultFetchTimeout {
+	b.Dynamic = &bootstrap.Dynamic{Listeners: &resource.Source{Kind: mesh.KindListener}}
+	if cfg := FromBootstrap(b); !cfg.Listeners || cfg.Clusters || len(cfg.Static) != 5 || cfg.FetchTimeout != DefaultFetchTimeout {
 		t.Errorf("config %+v", cfg)
 	}
 }

@@ -4,6 +4,7 @@ package xds
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -42,6 +43,16 @@ func (k *known) follow(s graph.Subscribe) {
 // note keeps what a response brought, and drops what a full one left out.
 func (k *known) note(r graph.Response) {
 	old := k[r.Kind]
+	if !r.Full && (r.Kind == mesh.KindListener || r.Kind == mesh.KindCluster) {
+		// All of them are asked for.
+		for _, res := range r.Resources {
+			old[res.Name] = res
+		}
+		for _, n := range r.Removed {
+			delete(old, n)
+		}
+		return
+	}
 	if !r.Full {
 		for _, res := range r.Resources {
 			if _, asked := old[res.Name]; asked {
@@ -77,54 +88,78 @@ func typeURL(kind mesh.ResourceKind) string {
 
 // decode makes a graph event of a response. ok is false where its type is none of Types, which a Stream does not let
 // happen.
-func (m *Manager) decode(r ads.Response) (out graph.Response, ok bool) {
+func (m *Manager) decode(f *feed, r ads.Response) (out graph.Response, ok bool) {
 	kind, ok := resource.KindOf(r.TypeURL)
 	if !ok {
 		return graph.Response{}, false
 	}
 	out = graph.Response{
-		Kind: kind, Version: r.Version, Nonce: r.Nonce, At: time.Now(),
-		Full:      kind == mesh.KindListener || kind == mesh.KindCluster,
+		Kind: kind, Source: f.src.ID, Version: r.Version, Nonce: r.Nonce, At: time.Now(),
+		Full:      !r.Delta && (kind == mesh.KindListener || kind == mesh.KindCluster),
 		Resources: make([]*graph.Resource, 0, len(r.Resources)),
 	}
 	var fresh []resource.Decoded
 	for i, res := range r.Resources {
-		name := resource.Name(res.Bytes)
-		if old := m.known[kind][name]; old != nil && res.TypeURL == r.TypeURL && bytes.Equal(old.Raw, res.Bytes) {
+		name := cmp.Or(res.Name, resource.Name(res.Bytes))
+		key := f.key(kind, name)
+		if old := m.known[kind][key]; old != nil && res.TypeURL == r.TypeURL && bytes.Equal(old.Raw, res.Bytes) {
 			out.Resources = append(out.Resources, old)
 			continue
 		}
-		d, err := m.decodeOne(r, res)
+		version := cmp.Or(res.Version, r.Version)
+		d, err := m.decodeOne(r, res, version)
 		if err != nil {
-			out.Bad = append(out.Bad, bad(i, name, res.Bytes, err))
+			b := bad(i, name, res.Bytes, err, r.Place)
+			b.Name = f.key(kind, b.Name)
+			out.Bad = append(out.Bad, b)
 			continue
 		}
 		fresh = append(fresh, d)
 		if d.Unknown > 0 && m.deps.Unknown != nil {
 			m.deps.Unknown(d.Unknown)
 		}
-		out.Resources = append(out.Resources, newResource(d, res.Bytes, r.Version, out.At))
+		m.note(d.Refs.Sources...)
+		d.Name = key
+		out.Resources = append(out.Resources, newResource(d, res.Bytes, version, out.At))
 	}
 	for _, a := range r.Absent {
-		out.Absent = append(out.Absent, graph.Absent(a))
+		out.Absent = append(out.Absent, graph.Absent{Name: f.key(kind, a.Name), Reason: a.Reason})
+	}
+	for _, n := range r.Removed {
+		out.Removed = append(out.Removed, f.key(kind, n))
+	}
+	for _, n := range r.Alive {
+		if old := m.known[kind][f.key(kind, n)]; old != nil {
+			out.Resources = append(out.Resources, old)
+		}
 	}
 	m.known.note(out)
 	m.warn(r.Version, fresh)
 	return out, true
 }
 
-func (m *Manager) decodeOne(r ads.Response, res ads.Resource) (resource.Decoded, error) {
+func (m *Manager) decodeOne(r ads.Response, res ads.Resource, version string) (resource.Decoded, error) {
 	if res.TypeURL != r.TypeURL {
 		return resource.Decoded{}, fmt.Errorf("its type is %s, and the response is of %s", res.TypeURL, r.TypeURL)
 	}
-	return m.deps.Decoder.Decode(res.TypeURL, res.Bytes, r.Version)
+	if own := resource.Name(res.Bytes); res.Name != "" && own != res.Name {
+		return resource.Decoded{}, fmt.Errorf("calls itself %q", own)
+	}
+	return m.deps.Decoder.Decode(res.TypeURL, res.Bytes, version)
 }
 
 // maxErrors bounds the errors of one resource that go into a NACK.
 const maxErrors = 5
 
 // bad describes a resource that was not decoded. Its errors name the fields; kind and name stand before them already.
-func bad(i int, name string, raw []byte, err error) graph.Bad {
+// place, where there is one, says where in a text a field stands.
+func bad(i int, name string, raw []byte, err error, place func(int, string) string) graph.Bad {
+	at := func(path string) string {
+		if place == nil {
+			return ""
+		}
+		return place(i, path) + ": "
+	}
 	var all resource.Errors
 	var words []string
 	if errors.As(err, &all) {
@@ -133,10 +168,10 @@ func bad(i int, name string, raw []byte, err error) graph.Bad {
 				words = append(words, fmt.Sprintf("and %d more", len(all)-j))
 				break
 			}
-			words = append(words, strings.TrimPrefix(e.Path+": "+e.Msg, ": "))
+			words = append(words, at(e.Path)+strings.TrimPrefix(e.Path+": "+e.Msg, ": "))
 		}
 	} else {
-		words = []string{err.Error()}
+		words = []string{at("") + err.Error()}
 	}
 	// Neither the protocol nor a log can hold bytes that are no text.
 	name = strings.ToValidUTF8(name, "\uFFFD")
@@ -150,7 +185,7 @@ func bad(i int, name string, raw []byte, err error) graph.Bad {
 func newResource(d resource.Decoded, raw []byte, version string, at time.Time) *graph.Resource {
 	return &graph.Resource{
 		Name: d.Name, Value: d.Value, Raw: raw, Version: version, At: at,
-		Clusters: d.Refs.Clusters, RouteTables: d.Refs.RouteTables,
+		Clusters: d.Refs.Clusters, RouteTables: d.Refs.RouteTables, Timeouts: d.Refs.Timeouts,
 	}
 }
 

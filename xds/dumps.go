@@ -15,27 +15,44 @@ import (
 func (m *Manager) Dump(ctx context.Context) (dump.Input, error) {
 	var out dump.Input
 	err := m.ask(ctx, func() {
-		types := m.graph.Types()
 		out = dump.Input{
-			Clusters:        entries(m.graph.Views(mesh.KindCluster)),
-			Listeners:       entries(m.graph.Views(mesh.KindListener)),
-			Routes:          entries(m.graph.Views(mesh.KindRouteTable)),
-			ClusterVersion:  types[mesh.KindCluster].Version,
-			ListenerVersion: types[mesh.KindListener].Version,
+			Clusters:        m.entries(mesh.KindCluster),
+			Listeners:       m.entries(mesh.KindListener),
+			Routes:          m.entries(mesh.KindRouteTable),
+			ClusterVersion:  m.graph.Version(mesh.KindCluster),
+			ListenerVersion: m.graph.Version(mesh.KindListener),
 		}
 		for _, e := range m.graph.EndpointViews() {
-			out.Endpoints = append(out.Endpoints, dump.Endpoints{
-				Cluster: e.Cluster, Static: e.Static, Resource: shown(e.Resource), Set: e.Set,
-			})
+			shownAs := dump.Endpoints{Cluster: e.Cluster, Static: e.Static, Resource: shown(e.Resource), Set: e.Set}
+			if e.Resource != nil {
+				shownAs.Source = m.describe(e.Source)
+			}
+			out.Endpoints = append(out.Endpoints, shownAs)
 		}
+		out.Sources = m.shownSources()
 	})
 	return out, err
 }
 
-func entries(views []graph.View) []dump.Entry {
+// shownSources are the sources, unless the aggregated stream is the only one.
+func (m *Manager) shownSources() (out []dump.Source) {
+	if len(m.feeds) == 0 || len(m.feeds) == 1 && m.feeds[""] != nil {
+		return nil
+	}
+	for _, s := range m.status().Sources {
+		out = append(out, dump.Source(s))
+	}
+	return out
+}
+
+func (m *Manager) entries(kind mesh.ResourceKind) []dump.Entry {
+	views := m.graph.Views(kind)
 	out := make([]dump.Entry, 0, len(views))
 	for _, v := range views {
 		e := dump.Entry{Name: v.Name, Static: v.Static, Live: shown(v.Live), Next: shown(v.Next)}
+		if !v.Static {
+			e.Source = m.describe(v.Source)
+		}
 		if f := v.Failure; f != nil {
 			e.Failure = &dump.Failure{Reason: f.Reason, Version: f.Version, At: f.At, Raw: f.Raw}
 		}

@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/discovery"
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
@@ -31,17 +33,25 @@ type Config struct {
 	Static []Static
 	// Listeners and Clusters say whether all listeners (LDS) and all clusters (CDS) are asked for.
 	Listeners, Clusters bool
+	// Sources are where they come from, and how long they are waited for. A kind that is not there comes over the aggregated
+	// stream and is waited for as long as anything else.
+	Sources map[mesh.ResourceKind]resource.Source
+	// ADS says how the aggregated stream is configured, to be shown.
+	ADS resource.Source
 	// FetchTimeout is how long a resource waits for what it depends on, Envoy's initial_fetch_timeout; 0 waits for ever.
 	FetchTimeout time.Duration
 	// KeepOnEmpty keeps what is there when one response would remove every listener or every cluster.
 	KeepOnEmpty bool
 }
 
-// Deps are what a Manager works with. All but Stats are required, Stream only where something is dynamic.
+// Deps are what a Manager works with. All but Stats and Unknown are required; Stream and Open only where something comes
+// that way.
 type Deps struct {
 	Log     *zap.Logger
 	Decoder Decoder
-	Stream  Stream
+	// Stream is the aggregated stream. Open opens another source; it is called in the loop and must not block.
+	Stream Stream
+	Open   func(resource.Source) (Stream, error)
 	// DNS looks up the endpoints of StrictDNS clusters.
 	DNS discovery.Source
 	// Apply puts a snapshot into force and says which resources it could not; those that were in force before stay.
@@ -61,14 +71,14 @@ type Decoder interface {
 	Decode(typeURL string, b []byte, version string) (resource.Decoded, error)
 }
 
-// Stream is a stream to a control plane, whatever the variant of the protocol; see ads.Client. All but Run are called
-// from one goroutine and do not block.
+// Stream is where resources come from, whatever the variant of the protocol; see ads.Client. All but Run are called from
+// one goroutine and do not block.
 type Stream interface {
 	Run(ctx context.Context, out chan<- ads.Event) error
 	Subscribe(typeURL string, add, remove []string)
 	Refresh(typeURL string)
 	Ack(typeURL, nonce, version string)
-	Nack(typeURL, nonce, version, detail string)
+	Nack(typeURL, nonce, version, detail string, names []string)
 	Counts() ads.Counts
 }
 
@@ -86,7 +96,7 @@ type Manager struct {
 	ready chan struct{} // closed when start-up is over
 	ended chan struct{} // closed when Run returns
 	// The channels into the loop are unbuffered: see the package comment.
-	events chan ads.Event
+	events chan fed
 	found  chan found
 	asks   chan func()
 
@@ -96,11 +106,12 @@ type Manager struct {
 	watches map[graph.WatchID]context.CancelFunc
 	known   known
 	numbers numbers
-	link    link
-	// received are the versions of the last responses by kind, for the answers.
-	received map[mesh.ResourceKind]string
-	fatal    error
-	wg       sync.WaitGroup
+	// feeds are the sources that run, by ID; sources are those, but for the aggregated stream, that resources name.
+	feeds   map[string]*feed
+	sources map[string]resource.Source
+	closed  ads.Counts // of feeds that have ended
+	fatal   error
+	wg      sync.WaitGroup
 }
 
 // found is what a watch found.
@@ -116,16 +127,17 @@ func New(cfg Config, deps Deps) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, deps: deps, log: deps.Log,
-		ready:    make(chan struct{}),
-		ended:    make(chan struct{}),
-		events:   make(chan ads.Event),
-		found:    make(chan found),
-		asks:     make(chan func()),
-		graph:    graph.New(graph.Options{FetchTimeout: cfg.FetchTimeout, KeepOnEmpty: cfg.KeepOnEmpty}),
-		watches:  map[graph.WatchID]context.CancelFunc{},
-		known:    newKnown(),
-		numbers:  newNumbers(deps.Stats),
-		received: map[mesh.ResourceKind]string{},
+		ready:   make(chan struct{}),
+		ended:   make(chan struct{}),
+		events:  make(chan fed),
+		found:   make(chan found),
+		asks:    make(chan func()),
+		graph:   graph.New(graph.Options{FetchTimeout: cfg.FetchTimeout, KeepOnEmpty: cfg.KeepOnEmpty}),
+		watches: map[graph.WatchID]context.CancelFunc{},
+		known:   newKnown(),
+		numbers: newNumbers(deps.Stats),
+		feeds:   map[string]*feed{},
+		sources: map[string]resource.Source{},
 	}
 }
 
@@ -137,17 +149,17 @@ func (m *Manager) Ready() <-chan struct{} { return m.ready }
 // configuration cannot be put into force. What is in force in the proxy stays as it is.
 func (m *Manager) Run(ctx context.Context) error {
 	defer close(m.ended)
-	if m.deps.Stream == nil && (m.cfg.Listeners || m.cfg.Clusters) {
+	overADS := func(kind mesh.ResourceKind) bool { return m.cfg.Sources[kind].ID == "" }
+	if m.deps.Stream == nil && (m.cfg.Listeners && overADS(mesh.KindListener) || m.cfg.Clusters && overADS(mesh.KindCluster)) {
 		return errors.New("xds: listeners or clusters are to come from a control plane, and there is none")
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer m.wg.Wait()
 	defer cancel()
-	m.link.down(time.Now(), nil)
 	if m.deps.Stream != nil {
-		m.numbers.connected(false)
-		m.wg.Go(func() { m.runStream(ctx) })
+		m.start(ctx, m.cfg.aggregated(), m.deps.Stream)
 	}
+	m.numbers.lost(m.lostSince())
 	m.step(ctx, m.startEvent())
 	for m.fatal == nil {
 		m.numbers.observe(m.graph, m.counts())
@@ -160,8 +172,8 @@ func (m *Manager) Run(ctx context.Context) error {
 			for _, id := range m.timers.expired(time.Now()) {
 				m.step(ctx, graph.Fired{Timer: id})
 			}
-		case ev := <-m.events:
-			m.onStream(ctx, ev)
+		case e := <-m.events:
+			m.onFeed(ctx, e.feed, e.ev)
 		case f := <-m.found:
 			m.step(ctx, endpointsEvent(f))
 		case ask := <-m.asks:
@@ -172,17 +184,18 @@ func (m *Manager) Run(ctx context.Context) error {
 	return m.fatal
 }
 
-// runStream runs the stream. It ends by itself only when it cannot go on at all; what is in force stays then.
-func (m *Manager) runStream(ctx context.Context) {
-	if err := m.deps.Stream.Run(ctx, m.events); err != nil {
-		m.log.Error("the xDS stream has given up", zap.Error(err))
-	}
-}
-
 func (m *Manager) startEvent() graph.Start {
-	s := graph.Start{Listeners: m.cfg.Listeners, Clusters: m.cfg.Clusters}
+	s := graph.Start{
+		Listeners: m.cfg.Listeners, Clusters: m.cfg.Clusters,
+		Sources: map[mesh.ResourceKind]string{}, Timeouts: map[mesh.ResourceKind]time.Duration{},
+	}
+	for kind, src := range m.cfg.Sources {
+		s.Sources[kind], s.Timeouts[kind] = src.ID, src.FetchTimeout
+		m.note(src)
+	}
 	now := time.Now()
 	for _, d := range m.cfg.Static {
+		m.note(d.Refs.Sources...)
 		s.Static = append(s.Static, newResource(d.Decoded, d.Raw, "", now))
 	}
 	return s
@@ -196,39 +209,6 @@ func endpointsEvent(f found) graph.Endpoints {
 	return ev
 }
 
-// onStream takes an event of the stream.
-func (m *Manager) onStream(ctx context.Context, ev ads.Event) {
-	switch ev := ev.(type) {
-	case ads.Connected:
-		m.link.up(time.Now(), ev.Target.String())
-		m.numbers.connected(true)
-		m.step(ctx, graph.Connected{})
-	case ads.Disconnected:
-		m.link.down(time.Now(), ev.Err)
-		m.numbers.connected(false)
-		if !ev.Responded {
-			m.numbers.failed()
-		}
-		m.step(ctx, graph.Disconnected{})
-	case ads.Response:
-		m.link.controlPlane = ev.ControlPlane
-		m.numbers.identifier(ev.ControlPlane)
-		r, ok := m.decode(ev)
-		if !ok {
-			return
-		}
-		m.received[r.Kind] = r.Version
-		m.step(ctx, r)
-	}
-}
-
-func (m *Manager) counts() ads.Counts {
-	if m.deps.Stream == nil {
-		return ads.Counts{}
-	}
-	return m.deps.Stream.Counts()
-}
-
 // step feeds the graph and does what it says.
 func (m *Manager) step(ctx context.Context, ev graph.Event) {
 	for _, a := range m.graph.Step(ev) {
@@ -240,17 +220,21 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	switch a := a.(type) {
 	case graph.Subscribe:
 		m.known.follow(a)
-		m.subscribe(a)
+		m.subscribe(ctx, a)
 	case graph.Refresh:
-		if m.deps.Stream != nil {
-			m.deps.Stream.Refresh(typeURL(a.Kind))
+		if f := m.feeds[a.Source]; f != nil {
+			f.stream.Refresh(typeURL(a.Kind))
 		}
 	case graph.Ack:
 		m.numbers.accepted(a.Kind, a.Version, time.Now())
-		m.deps.Stream.Ack(typeURL(a.Kind), a.Nonce, a.Version)
+		if f := m.feeds[a.Source]; f != nil {
+			f.stream.Ack(typeURL(a.Kind), a.Nonce, a.Version)
+		}
 	case graph.Nack:
 		m.numbers.rejected(a.Kind)
-		m.deps.Stream.Nack(typeURL(a.Kind), a.Nonce, m.received[a.Kind], a.Detail)
+		if f := m.feeds[a.Source]; f != nil {
+			f.stream.Nack(typeURL(a.Kind), a.Nonce, f.received[a.Kind], a.Detail, a.Names)
+		}
 	case graph.Watch:
 		m.watch(ctx, a)
 	case graph.Unwatch:
@@ -270,13 +254,6 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 		if m.fatal == nil { // what cannot run has not started
 			close(m.ready)
 		}
-	}
-}
-
-// subscribe asks the control plane. Without one, nothing answers and the wait for it runs out.
-func (m *Manager) subscribe(a graph.Subscribe) {
-	if m.deps.Stream != nil {
-		m.deps.Stream.Subscribe(typeURL(a.Kind), a.Add, a.Remove)
 	}
 }
 
@@ -322,8 +299,28 @@ func (m *Manager) watch(ctx context.Context, a graph.Watch) {
 	})
 }
 
+// note keeps what is known of sources until they are opened.
+func (m *Manager) note(list ...resource.Source) {
+	for _, src := range list {
+		if src.ID != "" && m.feeds[src.ID] == nil {
+			m.sources[src.ID] = src
+		}
+	}
+}
+
+// aggregated is the source that the aggregated stream is.
+func (c *Config) aggregated() resource.Source {
+	src := c.ADS
+	src.ID, src.Variant = "", resource.ADS
+	return src
+}
+
 // notify tells observers and the log.
 func (m *Manager) notify(a graph.Notify) {
+	a.Config.Errors = slices.Clone(a.Config.Errors)
+	for i := range a.Config.Errors {
+		a.Config.Errors[i].Name = sourcekey.Name(a.Config.Errors[i].Name)
+	}
 	m.deps.Notifier.Notify(&mesh.Notice{Kind: a.Kind, Time: time.Now().UnixNano(), Config: &a.Config})
 	c := a.Config
 	switch a.Kind {

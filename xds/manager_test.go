@@ -60,7 +60,7 @@ func (f *fakeStream) Subscribe(url string, add, remove []string) {
 }
 func (f *fakeStream) Refresh(url string)             { f.say("refresh %s", fakexds.Short(url)) }
 func (f *fakeStream) Ack(url, nonce, version string) { f.say("ack %s %s", fakexds.Short(url), version) }
-func (f *fakeStream) Nack(url, nonce, version, detail string) {
+func (f *fakeStream) Nack(url, nonce, version, detail string, _ []string) {
 	f.say("nack %s %s: %s", fakexds.Short(url), version, detail)
 }
 func (f *fakeStream) Counts() ads.Counts { return ads.Counts{Streams: 1} }

@@ -49,9 +49,10 @@ const (
 // Envoy counts by cluster and by table, are not.
 type numbers struct {
 	updates map[mesh.ResourceKind]*stats.Group
-	plane   *stats.Group
+	reg     *stats.Registry
+	planes  *stats.Schema
 	own     *stats.Group
-	// downSince is when the stream was lost, in nanoseconds since 1970; 0 while it is open.
+	// downSince is when the first of the sources was lost, in nanoseconds since 1970; 0 while all are there.
 	downSince *atomic.Int64
 	graph     graph.Counts
 	ads       ads.Counts
@@ -71,16 +72,16 @@ func updateSchema(name string) *stats.Schema {
 }
 
 func newNumbers(reg *stats.Registry) numbers {
-	n := numbers{updates: map[mesh.ResourceKind]*stats.Group{}, downSince: &atomic.Int64{}}
+	n := numbers{updates: map[mesh.ResourceKind]*stats.Group{}, reg: reg, downSince: &atomic.Int64{}}
+	n.planes = &stats.Schema{Name: "control_plane", Defs: []stats.Def{
+		connectedState: {Name: "connected_state", Kind: stats.Gauge},
+		identifier:     {Name: "identifier", Kind: stats.Text},
+	}}
 	for kind, name := range map[mesh.ResourceKind]string{
 		mesh.KindCluster: "cluster_manager.cds", mesh.KindListener: "listener_manager.lds",
 	} {
 		n.updates[kind] = reg.Group(updateSchema(name), name)
 	}
-	n.plane = reg.Group(&stats.Schema{Name: "control_plane", Defs: []stats.Def{
-		connectedState: {Name: "connected_state", Kind: stats.Gauge},
-		identifier:     {Name: "identifier", Kind: stats.Text},
-	}}, "control_plane")
 	n.own = reg.Group(&stats.Schema{Own: true, Defs: []stats.Def{
 		staleSeconds:       {Name: "meshtap_xds_disconnected_seconds", Kind: stats.Gauge},
 		pendingClusters:    {Name: "meshtap_xds_pending_clusters", Kind: stats.Gauge},
@@ -104,25 +105,42 @@ func newNumbers(reg *stats.Registry) numbers {
 	return n
 }
 
-func (n *numbers) connected(up bool) {
-	if up {
+// lost takes since when one of the sources has been away, the zero time where all are there.
+func (n *numbers) lost(since time.Time) {
+	if since.IsZero() {
 		n.downSince.Store(0)
-		n.plane.Set(connectedState, 1)
 		return
 	}
-	n.downSince.CompareAndSwap(0, time.Now().UnixNano())
-	n.plane.Set(connectedState, 0)
+	n.downSince.Store(since.UnixNano())
 }
 
-func (n *numbers) identifier(name string) {
+// plane are the numbers of one stream, with Envoy's names.
+type plane struct{ group *stats.Group }
+
+// openPlane begins to count for a stream, under its name such as "cluster_manager.cds.control_plane".
+func (n *numbers) openPlane(name string) plane {
+	p := plane{n.reg.Group(n.planes, name)}
+	p.connected(false)
+	return p
+}
+
+func (p plane) connected(up bool) {
+	state := int64(0)
+	if up {
+		state = 1
+	}
+	p.group.Set(connectedState, state)
+}
+
+func (p plane) identifier(name string) {
 	if name != "" {
-		n.plane.SetText(identifier, name)
+		p.group.SetText(identifier, name)
 	}
 }
 
-// failed: a stream could not be opened, or ended without a response.
-func (n *numbers) failed() {
-	for _, g := range n.updates {
+// failed: a source could not be read, or a stream ended without a response.
+func (n *numbers) failed(kind mesh.ResourceKind) {
+	if g := n.updates[kind]; g != nil {
 		g.Inc(0, updateFailure)
 	}
 }

@@ -2,13 +2,17 @@
 
 // Package fakexds is a control plane for tests: go-control-plane's cache and server on a loopback port, which can also be
 // killed, restarted on the same port, halted, and made to send what no control plane should. It tells every answer it
-// gets. It speaks the state-of-the-world variant of ADS and gives every node the same.
+// gets. It speaks both variants, over the aggregated service and over those for one type each, and REST; every node gets
+// the same.
 package fakexds
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"testing"
 
@@ -18,8 +22,12 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/delta/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/server/rest/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 )
 
 // The type URLs, for callers that want no other import.
@@ -38,6 +46,11 @@ type Answer struct {
 	// Stream counts the streams from 1.
 	Stream  int
 	TypeURL string
+	// Delta says that the request is of the incremental variant: Names are then those that are new, Left those that are
+	// taken back, and Initial the versions that a new stream begins with; there is no Version.
+	Delta   bool
+	Left    []string
+	Initial map[string]string
 	// Nonce is that of the response that is answered, "" in the first request of a stream for a type.
 	Nonce, Version string
 	Names          []string
@@ -75,7 +88,7 @@ func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{
 		tb:      tb,
-		cache:   cache.NewSnapshotCache(true, oneNode{}, log.NewDefaultLogger()),
+		cache:   cache.NewSnapshotCache(false, oneNode{}, log.NewDefaultLogger()),
 		answers: make(chan Answer, 1<<16),
 		streams: map[*stream]struct{}{},
 		gate:    make(chan struct{}),
@@ -117,7 +130,7 @@ func (s *Server) SetAll(version string, resources map[string][]types.Resource) {
 	}
 }
 
-// Inject sends a response as it is on all open streams, past the cache. A nonce is made up where it has none; it is
+// Inject sends a response as it is on all open streams of the state-of-the-world variant, past the cache. A nonce is made up where it has none; it is
 // returned. What the proxy answers is told, and hidden from the cache.
 func (s *Server) Inject(r *discoverypb.DiscoveryResponse) (nonce string) {
 	s.mu.Lock()
@@ -125,15 +138,33 @@ func (s *Server) Inject(r *discoverypb.DiscoveryResponse) (nonce string) {
 	if r.GetNonce() == "" {
 		r.Nonce = fmt.Sprint("injected-", s.injected)
 	}
+	s.mu.Unlock()
+	s.injectAll(r.GetTypeUrl(), r.GetNonce(), r)
+	return r.GetNonce()
+}
+
+// InjectDelta is Inject for the streams of the incremental variant.
+func (s *Server) InjectDelta(r *discoverypb.DeltaDiscoveryResponse) (nonce string) {
+	s.mu.Lock()
+	s.injected++
+	if r.GetNonce() == "" {
+		r.Nonce = fmt.Sprint("injected-", s.injected)
+	}
+	s.mu.Unlock()
+	s.injectAll(r.GetTypeUrl(), r.GetNonce(), r)
+	return r.GetNonce()
+}
+
+func (s *Server) injectAll(typeURL, nonce string, r proto.Message) {
+	s.mu.Lock()
 	var open []*stream
 	for st := range s.streams {
 		open = append(open, st)
 	}
 	s.mu.Unlock()
 	for _, st := range open {
-		st.inject(r)
+		st.inject(typeURL, nonce, r)
 	}
-	return r.GetNonce()
 }
 
 // Pause holds all responses back until Resume.
@@ -206,8 +237,8 @@ func (s *Server) listen(addr string) {
 		s.tb.Fatalf("fakexds: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
-	discoverypb.RegisterAggregatedDiscoveryServiceServer(g, &ads{server: s, inner: sotw.NewServer(ctx, s.cache, nil)})
+	svc := &service{server: s, sotw: sotw.NewServer(ctx, s.cache, nil), delta: delta.NewServer(ctx, s.cache, nil)}
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.UnknownServiceHandler(svc.serve))
 	served := make(chan struct{})
 	s.mu.Lock()
 	s.addr = l.Addr().String()
@@ -217,6 +248,62 @@ func (s *Server) listen(addr string) {
 		defer close(served)
 		_ = g.Serve(&countingListener{l, s})
 	}()
+}
+
+// ServeREST answers polls over HTTP on another free port until the test ends, and returns its address. It outlives Kill.
+func (s *Server) ServeREST() string {
+	s.tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.tb.Fatalf("fakexds: %v", err)
+	}
+	h := &http.Server{Handler: http.HandlerFunc(s.answerPoll)}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = h.Serve(l)
+	}()
+	s.tb.Cleanup(func() {
+		_ = h.Close()
+		<-served
+	})
+	return l.Addr().String()
+}
+
+// paths are those of the polls.
+var paths = map[string]string{
+	resource.FetchClusters: ClusterType, resource.FetchEndpoints: EndpointType,
+	resource.FetchListeners: ListenerType, resource.FetchRoutes: RouteType,
+}
+
+// answerPoll answers as go-control-plane's gateway does.
+func (s *Server) answerPoll(w http.ResponseWriter, r *http.Request) {
+	req := &discoverypb.DiscoveryRequest{}
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = protojson.Unmarshal(body, req)
+	}
+	typeURL, known := paths[r.URL.Path]
+	if err != nil || !known || r.Method != http.MethodPost {
+		http.Error(w, fmt.Sprint("not a poll: ", err), http.StatusBadRequest)
+		return
+	}
+	req.TypeUrl = typeURL
+	var same *types.SkipFetchError
+	resp, err := rest.NewServer(s.cache, nil).Fetch(r.Context(), req)
+	switch {
+	case errors.As(err, &same):
+		w.WriteHeader(http.StatusNotModified)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	text, err := protojson.Marshal(resp)
+	if err != nil {
+		s.tb.Errorf("fakexds: %v", err)
+	}
+	_, _ = w.Write(text)
 }
 
 // countingListener counts connections.

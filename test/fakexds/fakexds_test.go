@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,15 +30,19 @@ type client struct {
 	events chan ads.Event
 }
 
-func connect(t *testing.T, s *fakexds.Server) *client {
+func connect(t *testing.T, s *fakexds.Server) *client { return connectAs(t, s, ads.Config{}) }
+
+func connectAs(t *testing.T, s *fakexds.Server, cfg ads.Config) *client {
 	t.Helper()
 	c := &client{t: t, events: make(chan ads.Event)}
-	c.Client = ads.New(ads.Config{
-		Targets: []ads.Target{{Network: "tcp", Address: s.Addr()}},
-		Types:   []string{fakexds.ClusterType, fakexds.EndpointType, fakexds.ListenerType, fakexds.RouteType},
-		Node:    &corepb.Node{Id: "test"}, NodeOnFirstOnly: true,
-		Random: func() float64 { return 0 },
-	}, zap.NewNop())
+	if cfg.Targets == nil {
+		cfg.Targets = []ads.Target{{Network: "tcp", Address: s.Addr()}}
+	}
+	if cfg.Types == nil {
+		cfg.Types = []string{fakexds.ClusterType, fakexds.EndpointType, fakexds.ListenerType, fakexds.RouteType}
+	}
+	cfg.Node, cfg.NodeOnFirstOnly, cfg.Random = &corepb.Node{Id: "test"}, true, func() float64 { return 0 }
+	c.Client = ads.New(cfg, zap.NewNop())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- c.Run(ctx, c.events) }()
@@ -110,7 +115,7 @@ func TestServesAndTellsAnswers(t *testing.T) {
 	// A NACK leads go-control-plane to send the same again at once.
 	s.Set(fakexds.ClusterType, "2", clusters("a")...)
 	r = wait[ads.Response](c)
-	c.Nack(r.TypeURL, r.Nonce, r.Version, "no good")
+	c.Nack(r.TypeURL, r.Nonce, r.Version, "no good", nil)
 	if a := answer(t, s, func(a fakexds.Answer) bool { return a.Nack }); a.Detail != "no good" || a.Version != "1" {
 		t.Errorf("nack %+v", a)
 	}
@@ -155,13 +160,86 @@ func TestInjectedResponses(t *testing.T) {
 	if r := wait[ads.Response](c); r.Nonce != nonce || r.Version != "bad" {
 		t.Errorf("injected %+v", r)
 	}
-	c.Nack(fakexds.ClusterType, nonce, "bad", "empty")
+	c.Nack(fakexds.ClusterType, nonce, "bad", "empty", nil)
 	if a := answer(t, s, func(a fakexds.Answer) bool { return a.Nack }); a.Nonce != nonce || a.Version != "1" {
 		t.Errorf("nack %+v", a)
 	}
 	s.Set(fakexds.ClusterType, "2", clusters("a", "b")...)
 	if r := wait[ads.Response](c); r.Version != "2" || len(r.Resources) != 2 {
 		t.Errorf("after the injected one: %+v", r)
+	}
+}
+
+// TestDelta: the incremental variant tells what is asked for, answered and held, and injected responses go past the cache.
+func TestDelta(t *testing.T) {
+	t.Parallel()
+	s := fakexds.Start(t)
+	s.Set(fakexds.ClusterType, "1", clusters("a", "b")...)
+	c := connectAs(t, s, ads.Config{Delta: true})
+	c.Subscribe(fakexds.ClusterType, []string{ads.Wildcard}, nil)
+	r := wait[ads.Response](c)
+	if !r.Delta || r.Version != "1" || len(r.Resources) != 2 {
+		t.Errorf("response %+v", r)
+	}
+	c.Ack(r.TypeURL, r.Nonce, r.Version)
+	if a := answer(t, s, func(a fakexds.Answer) bool { return a.Ack }); !a.Delta || a.Nonce != r.Nonce {
+		t.Errorf("ack %+v", a)
+	}
+	c.Subscribe(fakexds.EndpointType, []string{"a", "b"}, nil)
+	answer(t, s, func(a fakexds.Answer) bool { return fmt.Sprint(a.TypeURL, a.Names) == fakexds.EndpointType+"[a b]" })
+	c.Subscribe(fakexds.EndpointType, nil, []string{"b"})
+	answer(t, s, func(a fakexds.Answer) bool { return fmt.Sprint(a.Left) == "[b]" })
+
+	nonce := s.InjectDelta(&discoverypb.DeltaDiscoveryResponse{TypeUrl: fakexds.ClusterType, RemovedResources: []string{"b"}})
+	if r := wait[ads.Response](c); r.Nonce != nonce || fmt.Sprint(r.Removed) != "[b]" {
+		t.Errorf("injected %+v", r)
+	}
+	c.Nack(fakexds.ClusterType, nonce, "", "no good", nil)
+	if a := answer(t, s, func(a fakexds.Answer) bool { return a.Nack }); a.Nonce != nonce || a.Detail != "no good" {
+		t.Errorf("nack %+v", a)
+	}
+	s.Set(fakexds.ClusterType, "2", clusters("b")...)
+	for r = wait[ads.Response](c); r.Version != "2"; r = wait[ads.Response](c) {
+		if r.TypeURL == fakexds.ClusterType && len(r.Resources)+len(r.Removed) > 0 {
+			t.Errorf("after the injected one: %+v", r)
+		}
+		c.Ack(r.TypeURL, r.Nonce, r.Version) // the cache sends nothing more before
+	}
+	if fmt.Sprint(r.Removed) != "[a]" {
+		t.Errorf("after the injected one: %+v", r)
+	}
+	s.KillStreams()
+	wait[ads.Disconnected](c)
+	wait[ads.Connected](c)
+	a := answer(t, s, func(a fakexds.Answer) bool { return a.Stream == 2 && a.TypeURL == fakexds.ClusterType })
+	if len(a.Initial) != 0 { // a and b are gone, one by the cache and one by us
+		t.Errorf("held on the new stream: %v", a.Initial)
+	}
+}
+
+// TestServicesForOneType: the streams of one type, and polls, have the same resources.
+func TestServicesForOneType(t *testing.T) {
+	t.Parallel()
+	s := fakexds.Start(t)
+	s.Set(fakexds.ClusterType, "1", clusters("a")...)
+	for name, cfg := range map[string]ads.Config{
+		"stream": {Method: "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"},
+		"delta":  {Method: "/envoy.service.cluster.v3.ClusterDiscoveryService/DeltaClusters", Delta: true},
+		"poll": {
+			Poll:    &ads.Poll{Path: "/v3/discovery:clusters", Delay: time.Hour, Timeout: hang, Host: "x"},
+			Targets: []ads.Target{{Network: "tcp", Address: s.ServeREST()}}, MaxResponseBytes: 1 << 20,
+		},
+	} {
+		cfg.Types = []string{fakexds.ClusterType}
+		c := connectAs(t, s, cfg)
+		c.Subscribe(fakexds.ClusterType, []string{ads.Wildcard}, nil)
+		if r := wait[ads.Response](c); r.Version != "1" || len(r.Resources) != 1 || r.TypeURL != fakexds.ClusterType {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	c := connectAs(t, s, ads.Config{Method: "/nobody/knows"})
+	if d := wait[ads.Disconnected](c); !strings.Contains(d.Err.Error(), "there is no /nobody/knows") {
+		t.Errorf("another method: %v", d.Err)
 	}
 }
 

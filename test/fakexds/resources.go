@@ -5,6 +5,7 @@ package fakexds
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -13,6 +14,7 @@ import (
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,6 +26,61 @@ func adsSource() *corepb.ConfigSource {
 		ResourceApiVersion:    corepb.ApiVersion_V3,
 		ConfigSourceSpecifier: &corepb.ConfigSource_Ads{Ads: &corepb.AggregatedConfigSource{}},
 	}
+}
+
+// StreamSource is "over a stream for this type alone, to this static cluster": GRPC, or DELTA_GRPC.
+func StreamSource(api corepb.ApiConfigSource_ApiType, cluster string) *corepb.ConfigSource {
+	return &corepb.ConfigSource{
+		ResourceApiVersion: corepb.ApiVersion_V3,
+		ConfigSourceSpecifier: &corepb.ConfigSource_ApiConfigSource{ApiConfigSource: &corepb.ApiConfigSource{
+			ApiType: api, TransportApiVersion: corepb.ApiVersion_V3,
+			GrpcServices: []*corepb.GrpcService{{TargetSpecifier: &corepb.GrpcService_EnvoyGrpc_{
+				EnvoyGrpc: &corepb.GrpcService_EnvoyGrpc{ClusterName: cluster},
+			}}},
+		}},
+	}
+}
+
+// PollSource is "by REST, from this static cluster, this often".
+func PollSource(cluster string, every time.Duration) *corepb.ConfigSource {
+	return &corepb.ConfigSource{
+		ResourceApiVersion: corepb.ApiVersion_V3,
+		ConfigSourceSpecifier: &corepb.ConfigSource_ApiConfigSource{ApiConfigSource: &corepb.ApiConfigSource{
+			ApiType: corepb.ApiConfigSource_REST, TransportApiVersion: corepb.ApiVersion_V3,
+			ClusterNames: []string{cluster}, RefreshDelay: durationpb.New(every),
+		}},
+	}
+}
+
+// FileSource is "from this file".
+func FileSource(path string) *corepb.ConfigSource {
+	return &corepb.ConfigSource{
+		ResourceApiVersion: corepb.ApiVersion_V3,
+		ConfigSourceSpecifier: &corepb.ConfigSource_PathConfigSource{
+			PathConfigSource: &corepb.PathConfigSource{Path: path},
+		},
+	}
+}
+
+// From makes the endpoints of clusters, and the routes of listeners, come from a source. It changes the resources.
+func From(c *corepb.ConfigSource, resources ...types.Resource) []types.Resource {
+	for _, r := range resources {
+		switch r := r.(type) {
+		case *clusterpb.Cluster:
+			if r.GetEdsClusterConfig() != nil {
+				r.EdsClusterConfig.EdsConfig = c
+			}
+		case *listenerpb.Listener:
+			f := r.GetFilterChains()[0].GetFilters()[0]
+			hcm := &hcmpb.HttpConnectionManager{}
+			if err := f.GetTypedConfig().UnmarshalTo(hcm); err != nil {
+				panic(err) // only of listeners that are not from Listener
+			}
+			hcm.GetRds().ConfigSource = c
+			f.ConfigType = &listenerpb.Filter_TypedConfig{TypedConfig: mustAny(hcm)}
+		}
+	}
+	return resources
 }
 
 // EDSCluster returns a cluster whose endpoints come by EDS.

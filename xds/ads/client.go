@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -28,6 +27,13 @@ type Config struct {
 	Targets []Target
 	// Types are the type URLs that can be subscribed to, in the order in which a new stream asks for them.
 	Types []string
+	// Delta asks incrementally; otherwise by state of the world.
+	Delta bool
+	// Method is the gRPC method of the stream, such as "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters"; ""
+	// is that of the aggregated service.
+	Method string
+	// Poll makes requests over REST instead of a stream, for the one type there is then. It excludes Delta.
+	Poll *Poll
 	// Node goes with each request, or with the first one of each stream where NodeOnFirstOnly is set.
 	Node            *corepb.Node
 	NodeOnFirstOnly bool
@@ -50,6 +56,13 @@ func (t Target) String() string { return t.Address }
 // Counts are the responses that were ignored, and the streams that were tried.
 type Counts struct{ Duplicate, UnknownType, Streams uint64 }
 
+// Add adds the counts of another stream.
+func (c *Counts) Add(o Counts) {
+	c.Duplicate += o.Duplicate
+	c.UnknownType += o.UnknownType
+	c.Streams += o.Streams
+}
+
 // Client is one stream to a control plane.
 type Client struct {
 	// Immutable.
@@ -61,12 +74,12 @@ type Client struct {
 	mu sync.Mutex
 	// inbox are notes for the goroutine in Run; guarded by mu. Its owner writes only in answer to events, of which one is
 	// under way at a time, so it stays short.
-	inbox []func(*sotw, time.Time)
+	inbox []func(half, time.Time)
 
 	duplicate, unknown, streams atomic.Uint64
 
 	// Owned by the goroutine in Run.
-	state *sotw
+	state half
 }
 
 var errClosed = errors.New("ads: the control plane closed the stream")
@@ -74,10 +87,10 @@ var errClosed = errors.New("ads: the control plane closed the stream")
 // opener opens a stream; close frees what is behind it and is called once. It fails when ctx ends.
 type opener func(ctx context.Context, t Target) (s stream, close func(), err error)
 
-// stream is what a Client needs of a gRPC stream.
+// stream is what a Client needs of a gRPC stream. The messages are those of the variant.
 type stream interface {
-	Send(*discoverypb.DiscoveryRequest) error
-	Recv() (*discoverypb.DiscoveryResponse, error)
+	SendMsg(m any) error
+	RecvMsg(m any) error
 }
 
 // New returns a Client. It does nothing until Run.
@@ -88,27 +101,37 @@ func New(cfg Config, log *zap.Logger) *Client {
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64
 	}
-	return &Client{cfg: cfg, log: log, open: dialer(cfg), wake: make(chan struct{}, 1), state: newSotw(cfg)}
+	c := &Client{cfg: cfg, log: log, wake: make(chan struct{}, 1)}
+	switch {
+	case cfg.Poll != nil:
+		c.open, c.state = poller(cfg), newSotw(cfg)
+	case cfg.Delta:
+		c.open, c.state = dialer(cfg), newDelta(cfg)
+	default:
+		c.open, c.state = dialer(cfg), newSotw(cfg)
+	}
+	return c
 }
 
 // Subscribe changes the names that are asked for of a type.
 func (c *Client) Subscribe(typeURL string, add, remove []string) {
-	c.post(func(s *sotw, _ time.Time) { s.subscribe(typeURL, add, remove) })
+	c.post(func(s half, _ time.Time) { s.subscribe(typeURL, add, remove) })
 }
 
 // Refresh asks once more for the names of a type.
 func (c *Client) Refresh(typeURL string) {
-	c.post(func(s *sotw, _ time.Time) { s.refresh(typeURL) })
+	c.post(func(s half, _ time.Time) { s.refresh(typeURL) })
 }
 
 // Ack accepts the response with the nonce.
 func (c *Client) Ack(typeURL, nonce, version string) {
-	c.post(func(s *sotw, _ time.Time) { s.ack(typeURL, nonce, version) })
+	c.post(func(s half, _ time.Time) { s.ack(typeURL, nonce, version) })
 }
 
-// Nack refuses the response with the nonce. It may follow an Ack; without effect where a newer response came meanwhile.
-func (c *Client) Nack(typeURL, nonce, version, detail string) {
-	c.post(func(s *sotw, now time.Time) { s.refuse(typeURL, nonce, version, detail, now) })
+// Nack refuses the resources of these names of the response with the nonce; the others are taken. It may follow an Ack;
+// without effect where a newer response came meanwhile.
+func (c *Client) Nack(typeURL, nonce, version, detail string, names []string) {
+	c.post(func(s half, now time.Time) { s.refuse(typeURL, nack{nonce, version, detail, names}, now) })
 }
 
 // Counts returns what was ignored and tried so far. It may be called from any goroutine.
@@ -116,7 +139,7 @@ func (c *Client) Counts() Counts {
 	return Counts{Duplicate: c.duplicate.Load(), UnknownType: c.unknown.Load(), Streams: c.streams.Load()}
 }
 
-func (c *Client) post(note func(*sotw, time.Time)) {
+func (c *Client) post(note func(half, time.Time)) {
 	c.mu.Lock()
 	c.inbox = append(c.inbox, note)
 	c.mu.Unlock()
@@ -157,7 +180,7 @@ func (c *Client) Run(ctx context.Context, out chan<- Event) error {
 		}
 		c.log.Info("the xDS stream has ended", zap.Stringer("target", target), zap.Error(err),
 			zap.Bool("responded", responded), zap.Duration("retry_in", wait))
-		if !c.sleep(ctx, wait) {
+		if !c.sleep(ctx, wait, out) {
 			return nil
 		}
 	}
@@ -172,10 +195,15 @@ func again(lasted time.Duration, random func() float64) time.Duration {
 	return max(spacing-lasted, 0) + time.Duration(random()*float64(spacing))
 }
 
-func (c *Client) sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits between two streams. It returns false when ctx ended.
+func (c *Client) sleep(ctx context.Context, d time.Duration, out chan<- Event) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
+		wait, ok := c.expire(ctx, out)
+		if !ok {
+			return false
+		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -183,8 +211,31 @@ func (c *Client) sleep(ctx context.Context, d time.Duration) bool {
 			return true
 		case <-c.wake:
 			c.readInbox()
+		case <-after(wait):
 		}
 	}
+}
+
+// expire tells the owner of resources whose time to live is over, and returns how long the next one has, 0 for ever. ok is
+// false when ctx ended.
+func (c *Client) expire(ctx context.Context, out chan<- Event) (wait time.Duration, ok bool) {
+	for {
+		e, wait, some := c.state.expire(time.Now())
+		if !some {
+			return wait, true
+		}
+		if !c.tell(ctx, out, e) {
+			return 0, false
+		}
+	}
+}
+
+// after is time.After, but for ever where d is 0.
+func after(d time.Duration) <-chan time.Time {
+	if d == 0 {
+		return nil
+	}
+	return time.After(d)
 }
 
 func (c *Client) tell(ctx context.Context, out chan<- Event, ev Event) bool {
@@ -206,10 +257,10 @@ func (c *Client) oneStream(ctx context.Context, target Target, out chan<- Event)
 		return false, err
 	}
 	// Unbuffered: what is not read here stays in the connection, and its window stops the control plane.
-	received := make(chan *discoverypb.DiscoveryResponse)
+	received := make(chan proto.Message)
 	var recvErr error
 	var wg sync.WaitGroup
-	wg.Go(func() { recvErr = receiveAll(ctx, s, received) })
+	wg.Go(func() { recvErr = receiveAll(ctx, s, c.state.empty, received) })
 	defer func() {
 		cancel()
 		closeConn()
@@ -234,11 +285,11 @@ func (c *Client) oneStream(ctx context.Context, target Target, out chan<- Event)
 }
 
 // receiveAll reads responses until the stream ends.
-func receiveAll(ctx context.Context, s stream, to chan<- *discoverypb.DiscoveryResponse) error {
+func receiveAll(ctx context.Context, s stream, empty func() proto.Message, to chan<- proto.Message) error {
 	defer close(to)
 	for {
-		r, err := s.Recv()
-		if err != nil {
+		r := empty()
+		if err := s.RecvMsg(r); err != nil {
 			return err
 		}
 		select {
@@ -250,15 +301,20 @@ func receiveAll(ctx context.Context, s stream, to chan<- *discoverypb.DiscoveryR
 }
 
 // serve sends what is to be sent and hands on what is received.
-func (c *Client) serve(ctx context.Context, s stream, received <-chan *discoverypb.DiscoveryResponse, out chan<- Event) (
+func (c *Client) serve(ctx context.Context, s stream, received <-chan proto.Message, out chan<- Event) (
 	responded bool, err error,
 ) {
-	var due <-chan time.Time
+	var held time.Duration
 	for {
+		life, ok := c.expire(ctx, out)
+		if !ok {
+			return responded, ctx.Err()
+		}
 		select {
 		case <-ctx.Done():
 			return responded, ctx.Err()
-		case <-due:
+		case <-after(held):
+		case <-after(life):
 		case <-c.wake:
 			c.readInbox()
 		case r, ok := <-received:
@@ -270,13 +326,8 @@ func (c *Client) serve(ctx context.Context, s stream, received <-chan *discovery
 				return responded, ctx.Err()
 			}
 		}
-		wait, err := c.sendAll(s)
-		if err != nil {
+		if held, err = c.sendAll(s); err != nil {
 			return responded, err
-		}
-		due = nil
-		if wait > 0 {
-			due = time.After(wait)
 		}
 	}
 }
@@ -288,52 +339,25 @@ func (c *Client) sendAll(s stream) (time.Duration, error) {
 		if req == nil {
 			return wait, nil
 		}
-		if err := s.Send(req); err != nil {
+		if err := s.SendMsg(req); err != nil {
 			return 0, err
 		}
 	}
 }
 
 // handOn gives a response to the owner. It returns false when ctx ended.
-func (c *Client) handOn(ctx context.Context, r *discoverypb.DiscoveryResponse, out chan<- Event) bool {
-	known, fresh := c.state.receive(r)
-	switch {
-	case !known:
+func (c *Client) handOn(ctx context.Context, m proto.Message, out chan<- Event) bool {
+	r, v := c.state.receive(m, time.Now())
+	switch v {
+	case stranger:
 		c.unknown.Add(1)
-		c.log.Warn("a response of a type that was not asked for is ignored", zap.String("type_url", r.GetTypeUrl()))
+		c.log.Warn("a response of a type that was not asked for is ignored", zap.String("type_url", r.TypeURL))
 		return true
-	case !fresh:
+	case duplicate:
 		c.duplicate.Add(1)
 		return true
+	case alive:
+		return true
 	}
-	return c.tell(ctx, out, unpack(r))
+	return c.tell(ctx, out, r)
 }
-
-// unpack makes an event of a response. A resource in a discovery.Resource wrapper is taken out of it; a wrapper without
-// a resource is a sign of life and is left out.
-func unpack(r *discoverypb.DiscoveryResponse) Response {
-	out := Response{
-		TypeURL: r.GetTypeUrl(), Version: r.GetVersionInfo(), Nonce: r.GetNonce(),
-		ControlPlane: r.GetControlPlane().GetIdentifier(),
-		Resources:    make([]Resource, 0, len(r.GetResources())),
-	}
-	for _, res := range r.GetResources() {
-		if res.GetTypeUrl() == wrapperType {
-			w := &discoverypb.Resource{}
-			if proto.Unmarshal(res.GetValue(), w) == nil {
-				res = w.GetResource()
-			}
-			if res == nil {
-				continue
-			}
-		}
-		out.Resources = append(out.Resources, Resource{res.GetTypeUrl(), res.GetValue()})
-		out.Bytes += len(res.GetValue())
-	}
-	for _, e := range r.GetResourceErrors() {
-		out.Absent = append(out.Absent, Absent{e.GetResourceName().GetName(), e.GetErrorDetail().GetMessage()})
-	}
-	return out
-}
-
-const wrapperType = "type.googleapis.com/envoy.service.discovery.v3.Resource"

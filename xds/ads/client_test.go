@@ -29,23 +29,24 @@ type fakeStream struct {
 	closed    bool
 }
 
-func (f *fakeStream) Send(r *discoverypb.DiscoveryRequest) error {
+func (f *fakeStream) SendMsg(m any) error {
 	select {
-	case f.requests <- r:
+	case f.requests <- m.(*discoverypb.DiscoveryRequest):
 		return nil
 	case <-f.ctx.Done():
 		return io.EOF
 	}
 }
 
-func (f *fakeStream) Recv() (*discoverypb.DiscoveryResponse, error) {
+func (f *fakeStream) RecvMsg(m any) error {
 	select {
 	case r := <-f.responses:
-		return r, nil
+		proto.Merge(m.(proto.Message), r)
+		return nil
 	case err := <-f.fail:
-		return nil, err
+		return err
 	case <-f.ctx.Done():
-		return nil, f.ctx.Err()
+		return f.ctx.Err()
 	}
 }
 
@@ -328,13 +329,16 @@ func TestUnpackTakesResourcesOutOfTheirWrappers(t *testing.T) {
 		&anypb.Any{TypeUrl: wrapperType, Value: []byte{0xff}},
 	)
 	r.ResourceErrors = []*discoverypb.ResourceError{{ResourceName: &discoverypb.ResourceName{Name: "x"}}}
-	got := unpack(r)
+	got := newState(true).unpack(r, time.Now())
 	var words []string
 	for _, res := range got.Resources {
 		words = append(words, fmt.Sprintf("%s=%s", res.TypeURL, res.Bytes))
 	}
 	if want := fmt.Sprintf("[%s=plain %s=wrapped %s=\xff]", cds, cds, wrapperType); fmt.Sprint(words) != want {
 		t.Errorf("resources %q, want %q", words, want)
+	}
+	if fmt.Sprint(got.Alive) != "[heartbeat]" {
+		t.Errorf("alive %v", got.Alive)
 	}
 	if len(got.Absent) != 1 || got.Absent[0].Name != "x" {
 		t.Errorf("absent %+v", got.Absent)

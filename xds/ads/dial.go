@@ -38,12 +38,24 @@ func dialer(cfg Config) opener {
 		if len(cfg.Metadata) > 0 {
 			ctx = metadata.AppendToOutgoingContext(ctx, cfg.Metadata...)
 		}
-		s, err := discoverypb.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+		s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method(cfg))
 		if err != nil {
 			_ = conn.Close()
 			return nil, nil, err
 		}
 		return s, func() { _ = conn.Close() }, nil
+	}
+}
+
+// method is the gRPC method of a stream.
+func method(cfg Config) string {
+	switch {
+	case cfg.Method != "":
+		return cfg.Method
+	case cfg.Delta:
+		return discoverypb.AggregatedDiscoveryService_DeltaAggregatedResources_FullMethodName
+	default:
+		return discoverypb.AggregatedDiscoveryService_StreamAggregatedResources_FullMethodName
 	}
 }
 

@@ -35,10 +35,11 @@ func response(url, version, nonce string, resources ...string) *discoverypb.Disc
 func sent(s *sotw, now time.Time) string {
 	var out []string
 	for {
-		req, _ := s.next(now)
-		if req == nil {
+		next, _ := s.next(now)
+		if next == nil {
 			return strings.Join(out, " | ")
 		}
+		req := next.(*discoverypb.DiscoveryRequest)
 		text := fmt.Sprintf("%s%v", strings.TrimPrefix(req.GetTypeUrl(), "type/"), req.GetResourceNames())
 		if v := req.GetVersionInfo(); v != "" {
 			text += " v=" + v
@@ -95,7 +96,7 @@ func TestSotwAnswers(t *testing.T) {
 		want string
 	}{
 		{"ack", func(s *sotw) { s.ack(eds, "n1", "1") }, "endpoints[a] v=1 n=n1"},
-		{"nack keeps the accepted version", func(s *sotw) { s.refuse(eds, "n1", "1", "bad", now) },
+		{"nack keeps the accepted version", func(s *sotw) { s.refuse(eds, nack{nonce: "n1", version: "1", detail: "bad"}, now) },
 			"endpoints[a] n=n1 error 3 bad"},
 		{"no answer yet", func(*sotw) {}, ""},
 		{"new names wait for the answer", func(s *sotw) { s.subscribe(eds, []string{"b"}, nil) }, ""},
@@ -108,15 +109,15 @@ func TestSotwAnswers(t *testing.T) {
 			s.ack(eds, "n1", "1")
 		}, "endpoints[] v=1 n=n1"},
 		{"answer to an older response", func(s *sotw) { s.ack(eds, "n0", "0") }, ""},
-		{"nack to an older response", func(s *sotw) { s.refuse(eds, "n0", "0", "bad", now) }, ""},
+		{"nack to an older response", func(s *sotw) { s.refuse(eds, nack{nonce: "n0", version: "0", detail: "bad"}, now) }, ""},
 		{"nack after the ack keeps the version", func(s *sotw) {
 			s.ack(eds, "n1", "1")
 			sent(s, now)
-			s.refuse(eds, "n1", "1", "cannot bind", now)
+			s.refuse(eds, nack{nonce: "n1", version: "1", detail: "cannot bind"}, now)
 		}, "endpoints[a] v=1 n=n1 error 3 cannot bind"},
 		{"types nobody knows", func(s *sotw) {
 			s.ack("x", "n1", "1")
-			s.refuse("x", "n1", "1", "bad", now)
+			s.refuse("x", nack{nonce: "n1", version: "1", detail: "bad"}, now)
 			s.subscribe("x", []string{"a"}, nil)
 			s.refresh("x")
 			s.refresh(rds)
@@ -129,8 +130,8 @@ func TestSotwAnswers(t *testing.T) {
 			s.nodeSent = true
 			s.subscribe(eds, []string{"a"}, nil)
 			sent(s, now)
-			if known, fresh := s.receive(response(eds, "1", "n1", "a")); !known || !fresh {
-				t.Fatalf("receive: known=%v fresh=%v", known, fresh)
+			if _, v := s.receive(response(eds, "1", "n1", "a"), now); v != fresh {
+				t.Fatalf("receive: %v", v)
 			}
 			tt.do(s)
 			expect(t, s, now, tt.want)
@@ -146,14 +147,14 @@ func TestSotwRestartAsksForEverything(t *testing.T) {
 	s.subscribe(eds, []string{"a", "warming"}, nil)
 	s.subscribe(rds, []string{"r"}, nil)
 	sent(s, now)
-	s.receive(response(cds, "7", "n1"))
+	s.receive(response(cds, "7", "n1"), time.Now())
 	s.ack(cds, "n1", "7")
-	s.receive(response(eds, "8", "n2"))
+	s.receive(response(eds, "8", "n2"), time.Now())
 	s.subscribe(rds, nil, []string{"r"})
 	s.restart()
 	// The verdict on a response of the old stream: what it accepted counts, what it refused does not matter.
 	s.ack(eds, "n2", "8")
-	s.refuse(cds, "n1", "7", "late", now)
+	s.refuse(cds, nack{nonce: "n1", version: "7", detail: "late"}, now)
 	// RDS has no names left; a first request without names would ask for all.
 	expect(t, s, now, "cluster[] v=7 node | endpoints[a warming] v=8")
 }
@@ -164,26 +165,26 @@ func TestSotwIgnoresDuplicatesAndStrangers(t *testing.T) {
 	s.subscribe(cds, []string{Wildcard}, nil)
 	sent(s, time.Now())
 	tests := []struct {
-		name         string
-		r            *discoverypb.DiscoveryResponse
-		known, fresh bool
+		name string
+		r    *discoverypb.DiscoveryResponse
+		want verdict
 	}{
-		{"first", response(cds, "1", "n1", "a"), true, true},
-		{"the same again", response(cds, "1", "n1", "a"), true, false},
-		{"same nonce, other version", response(cds, "2", "n1", "a"), true, true},
-		{"same nonce, other content", response(cds, "2", "n1", "b"), true, true},
-		{"stale", response(cds, "1", "n1", "a"), true, false},
-		{"other nonce", response(cds, "1", "n2", "a"), true, true},
-		{"unknown type", response("type/secret", "1", "n3"), false, false},
-		{"type not asked for", response(eds, "1", "n4"), false, false},
+		{"first", response(cds, "1", "n1", "a"), fresh},
+		{"the same again", response(cds, "1", "n1", "a"), duplicate},
+		{"same nonce, other version", response(cds, "2", "n1", "a"), fresh},
+		{"same nonce, other content", response(cds, "2", "n1", "b"), fresh},
+		{"stale", response(cds, "1", "n1", "a"), duplicate},
+		{"other nonce", response(cds, "1", "n2", "a"), fresh},
+		{"unknown type", response("type/secret", "1", "n3"), stranger},
+		{"type not asked for", response(eds, "1", "n4"), stranger},
 	}
 	for _, tt := range tests {
-		if known, fresh := s.receive(tt.r); known != tt.known || fresh != tt.fresh {
-			t.Errorf("%s: known=%v fresh=%v, want %v %v", tt.name, known, fresh, tt.known, tt.fresh)
+		if _, got := s.receive(tt.r, time.Now()); got != tt.want {
+			t.Errorf("%s: verdict %v, want %v", tt.name, got, tt.want)
 		}
 	}
 	for i := range 3 * maxRecent {
-		s.receive(response(cds, fmt.Sprint(i), "n"))
+		s.receive(response(cds, fmt.Sprint(i), "n"), time.Now())
 	}
 	if n := len(s.byURL[cds].recent); n != maxRecent {
 		t.Errorf("%d responses are remembered, want %d", n, maxRecent)
@@ -198,8 +199,8 @@ func TestSotwPacesRepeatedNacks(t *testing.T) {
 	s.subscribe(cds, []string{Wildcard}, nil)
 	sent(s, now)
 	refuse := func(i int, version string) {
-		s.receive(response(cds, version, fmt.Sprint("n", i)))
-		s.refuse(cds, fmt.Sprint("n", i), version, "bad", now)
+		s.receive(response(cds, version, fmt.Sprint("n", i)), time.Now())
+		s.refuse(cds, nack{nonce: fmt.Sprint("n", i), version: version, detail: "bad"}, now)
 	}
 	refuse(1, "1")
 	expect(t, s, now, "cluster[] n=n1 error 3 bad")
@@ -225,8 +226,8 @@ func TestSotwPacesRepeatedNacks(t *testing.T) {
 	sent(s, now)
 	for i := range 2 {
 		n := fmt.Sprint("e", i)
-		s.receive(response(eds, "1", n))
-		s.refuse(eds, n, "1", "bad", now)
+		s.receive(response(eds, "1", n), time.Now())
+		s.refuse(eds, nack{nonce: n, version: "1", detail: "bad"}, now)
 	}
 	expect(t, s, now, "") // the first NACK was overtaken by the second response
 	s.subscribe(eds, []string{"b"}, nil)

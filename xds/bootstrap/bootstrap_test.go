@@ -177,7 +177,7 @@ func TestNodeForControlPlane(t *testing.T) {
 	}
 	n := c.NodeProto
 	if n.GetUserAgentName() != "meshtap" || n.GetMetadata().GetFields()["role"].GetStringValue() != "x" ||
-		len(n.GetClientFeatures()) != 1 || len(n.GetExtensions()) == 0 {
+		len(n.GetClientFeatures()) != 3 || len(n.GetExtensions()) == 0 {
 		t.Errorf("got %v", n)
 	}
 	if c.Bootstrap.GetNode().GetUserAgentName() != "" {

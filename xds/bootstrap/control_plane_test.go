@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 	"github.com/meshtap/meshtap/xds/resource"
@@ -66,7 +67,7 @@ static_resources:
 	}
 	for _, source := range []*corev3.ConfigSource{ownStream, ads} {
 		l := decode(t, d, resource.ListenerType, exampleListener(t, source))
-		if len(l.Refs.RouteTables) != 1 || l.Refs.RouteTables[0] != "local_route" {
+		if len(l.Refs.RouteTables) != 1 || sourcekey.Name(l.Refs.RouteTables[0]) != "local_route" {
 			t.Errorf("listener refers to %+v", l.Refs)
 		}
 	}

@@ -37,9 +37,8 @@ func (l *loader) decode() {
 	l.node(s, b)
 	l.admin(s, b.GetAdmin())
 	c.Dynamic = l.dynamic(s, b)
-	if c.Dynamic != nil {
-		opt.ControlPlane = l.controlPlane()
-	}
+	opt.ControlPlane = l.controlPlanes()
+	opt.NoADS = c.Dynamic == nil || c.Dynamic.ADS == nil
 	if r := b.GetTypedDnsResolverConfig(); r != nil {
 		opt.DNS = s.Resolver("typed_dns_resolver_config", r)
 	}
@@ -57,24 +56,6 @@ func (l *loader) decode() {
 	c.Resource.AddFields = nil
 	l.static(opt, b.GetStaticResources())
 	l.together()
-}
-
-// controlPlane returns the names by which resources may mean the xDS stream. Where the stream's cluster is not there,
-// any cluster may have been meant: one error is enough.
-func (l *loader) controlPlane() []string {
-	stream := l.config.Dynamic.Stream
-	names := []string{stream.target()}
-	for _, c := range l.config.Bootstrap.GetStaticResources().GetClusters() {
-		if c.GetName() == stream.Cluster {
-			return names
-		}
-	}
-	if stream.Target == "" {
-		for _, c := range l.config.Bootstrap.GetStaticResources().GetClusters() {
-			names = append(names, c.GetName())
-		}
-	}
-	return names
 }
 
 // check applies the general rules to everything but the static resources, which are checked one by one.
@@ -133,6 +114,9 @@ func sentence(path, msg string) string {
 	return label(path) + ": " + msg
 }
 
+// clientFeatures tell a control plane what it may send: times to live, and resources in the wrapper that carries them.
+var clientFeatures = []string{"xds.config.supports-resource-ttl", "xds.config.resource-in-sotw"}
+
 func (l *loader) node(s *resource.Scope, b *bootstrapv3.Bootstrap) {
 	n := &corev3.Node{}
 	if b.GetNode() != nil {
@@ -149,6 +133,11 @@ func (l *loader) node(s *resource.Scope, b *bootstrapv3.Bootstrap) {
 	if n.GetUserAgentName() == "" {
 		n.UserAgentName = "meshtap"
 		n.UserAgentVersionType = &corev3.Node_UserAgentVersion{UserAgentVersion: l.opt.Version}
+	}
+	for _, f := range clientFeatures {
+		if !slices.Contains(n.GetClientFeatures(), f) {
+			n.ClientFeatures = append(n.ClientFeatures, f)
+		}
 	}
 	for _, info := range l.opt.Parsers.All() {
 		n.Extensions = append(n.Extensions, &corev3.Extension{

@@ -66,7 +66,7 @@ func parseYAML(file string, text []byte, r *Report) *yaml.Node {
 		if err := dec.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 			r.warn(position{file: file}, "", "only the first document of the text is read")
 		}
-		if (expansion{}).size(doc.Content[0]) > maxNodes {
+		if (&expansion{sizes: map[*yaml.Node]int{}}).size(doc.Content[0]) > maxNodes {
 			msg := fmt.Sprintf("there are more than %d values where aliases are followed", maxNodes)
 			r.fail(position{file: file}, "", msg, "")
 			return nil
@@ -83,26 +83,40 @@ func parseYAML(file string, text []byte, r *Report) *yaml.Node {
 	return nil
 }
 
-// expansion holds the number of values below a node, with aliases followed, so that each node is counted once.
-type expansion map[*yaml.Node]int
+// expansion holds the number of values below a node, with aliases followed, so that each node is counted once. within is
+// the number of aliases within what they stand for.
+type expansion struct {
+	sizes  map[*yaml.Node]int
+	within int
+}
+
+// counting is the size of a node whose values are being counted.
+const counting = -1
 
 // size counts to a little over maxNodes. An alias within what it stands for counts as one: the bound on the depth is
-// for it.
-func (e expansion) size(n *yaml.Node) int {
+// for it. With a second one, there would be twice as many values at each level.
+func (e *expansion) size(n *yaml.Node) int {
 	if n = resolved(n); n == nil {
 		return 0
 	}
-	if size, known := e[n]; known {
+	size, known := e.sizes[n]
+	switch {
+	case size == counting:
+		if e.within++; e.within > 1 {
+			return maxNodes + 1
+		}
+		return 1
+	case known:
 		return size
 	}
-	e[n] = 1
-	size := 1
+	e.sizes[n] = counting
+	size = 1
 	for _, c := range n.Content {
 		if size += e.size(c); size > maxNodes {
 			break
 		}
 	}
-	e[n] = size
+	e.sizes[n] = size
 	return size
 }
 

@@ -4,153 +4,115 @@ package bootstrap
 
 import (
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/meshtap/meshtap/internal/nearest"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
-// Dynamic says what comes from the control plane, and how.
+// Dynamic says what comes from outside, and how.
 type Dynamic struct {
-	Stream Stream
-	// Listeners and Clusters say whether they come from the control plane. Routes and endpoints follow from them.
-	Listeners, Clusters bool
+	// ADS is the aggregated stream, nil where there is none.
+	ADS *resource.Source
+	// Listeners and Clusters are where they come from, nil where there are none but the static ones. Routes and endpoints
+	// follow from them.
+	Listeners, Clusters *resource.Source
 }
 
-// Stream is the one xDS stream.
-type Stream struct {
-	// Cluster is the static cluster that the stream goes to, or Target the address for a gRPC client; one of them is "".
-	Cluster, Target string
-	// Authority is the :authority header of the stream, "" for the default.
-	Authority string
-	// NodeOnFirstOnly sends the node in the first request of a stream only.
-	NodeOnFirstOnly bool
-	// Metadata is added to the stream's headers.
-	Metadata []Header
-	// MaxMessageBytes bounds a response; 0 leaves it to the default.
-	MaxMessageBytes int
+// sources returns what is there of the three.
+func (d *Dynamic) sources() (out []*resource.Source) {
+	if d == nil {
+		return nil
+	}
+	for _, s := range []*resource.Source{d.ADS, d.Listeners, d.Clusters} {
+		if s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
-// Header is one header of the stream.
-type Header struct{ Name, Value string }
-
-// target is the name by which config sources mean the stream.
-func (s Stream) target() string { return orElse(s.Cluster, s.Target) }
-
-// dynamic reads the dynamic resources; nil where there are none, or none that could be had.
+// dynamic reads the dynamic resources; nil where there are none.
 func (l *loader) dynamic(s *resource.Scope, b *bootstrapv3.Bootstrap) *Dynamic {
 	m := b.GetDynamicResources()
 	if m == nil {
 		return nil
 	}
 	const root = "dynamic_resources"
-	d := &Dynamic{Listeners: m.GetLdsConfig() != nil, Clusters: m.GetCdsConfig() != nil}
-	path, api := root+".ads_config", m.GetAdsConfig()
-	if api == nil {
-		if path, api = firstStream(root, m); api != nil {
-			s.Check(path, api)
-		}
+	d := &Dynamic{}
+	if api := m.GetAdsConfig(); api != nil {
+		src, _ := s.Stream(root+".ads_config", api)
+		l.clusterOf(s, root+".ads_config", src)
+		d.ADS = &src
 	}
-	if api != nil {
-		l.stream(s, path, d, api)
-	}
-	l.configSource(s, root+".lds_config", m.GetLdsConfig(), api, d)
-	l.configSource(s, root+".cds_config", m.GetCdsConfig(), api, d)
-	if !d.Listeners && !d.Clusters {
+	d.Listeners = l.configSource(s, root+".lds_config", mesh.KindListener, m.GetLdsConfig(), d)
+	d.Clusters = l.configSource(s, root+".cds_config", mesh.KindCluster, m.GetCdsConfig(), d)
+	if d.Listeners == nil && d.Clusters == nil {
 		s.Note(root, "neither lds_config nor cds_config is there, so nothing is asked for")
 	}
 	return d
 }
 
-// firstStream takes the stream from a source of its own, where there is no aggregated one.
-func firstStream(root string, m *bootstrapv3.Bootstrap_DynamicResources) (string, *corev3.ApiConfigSource) {
-	if api := m.GetLdsConfig().GetApiConfigSource(); api != nil {
-		return root + ".lds_config.api_config_source", api
-	}
-	return root + ".cds_config.api_config_source", m.GetCdsConfig().GetApiConfigSource()
-}
-
-// configSource checks that listeners or clusters come over the one stream.
+// configSource reads where listeners or clusters come from.
 func (l *loader) configSource(
-	s *resource.Scope, path string, c *corev3.ConfigSource, stream *corev3.ApiConfigSource, d *Dynamic,
-) {
+	s *resource.Scope, path string, kind mesh.ResourceKind, c *corev3.ConfigSource, d *Dynamic,
+) *resource.Source {
 	if c == nil {
-		return
+		return nil
 	}
-	if c.GetResourceApiVersion() == corev3.ApiVersion_V2 {
-		s.Fail(path+".resource_api_version", "V2 is not supported; supported: V3")
-	}
-	switch own := c.GetApiConfigSource(); {
-	case c.GetAds() != nil && stream == nil:
+	if c.GetAds() != nil && d.ADS == nil {
 		s.Fail(path+".ads", "needs dynamic_resources.ads_config, which says where the control plane is")
-	case own != nil && resource.Target(own) != d.Stream.target():
-		s.Fail(path+".api_config_source", fmt.Sprintf("goes to %q, but there is one xDS stream, to %q; write ads: {}",
-			resource.Target(own), d.Stream.target()))
-	case own != nil:
-		s.Note(path+".api_config_source", fmt.Sprintf("read over one aggregated stream to %q", d.Stream.target()))
-	case c.GetConfigSourceSpecifier() == nil:
-		s.Fail(path, "needs a source; write ads: {}")
 	}
+	src, ok := s.Source(path, kind, c)
+	if src.Variant == resource.File && ok {
+		fp := path + ".path_config_source.path"
+		if c.GetPath() != "" {
+			fp = path + ".path"
+		}
+		if _, err := os.Stat(src.Path); err != nil {
+			s.Note(fp, fmt.Sprintf("leads to a file that is not there yet (%s); it is waited for", src.Path))
+		}
+	} else {
+		l.clusterOf(s, path+".api_config_source", src)
+	}
+	return &src
 }
 
-// stream reads where the one xDS stream goes, and how.
-func (l *loader) stream(s *resource.Scope, path string, d *Dynamic, m *corev3.ApiConfigSource) {
-	switch m.GetApiType() {
-	case corev3.ApiConfigSource_GRPC:
-	case corev3.ApiConfigSource_DELTA_GRPC:
-		s.Fail(path+".api_type", "DELTA_GRPC is not supported yet; supported: GRPC (state of the world)")
-	default:
-		s.Fail(path+".api_type", fmt.Sprintf("%s is not supported; supported: GRPC", m.GetApiType()))
-	}
-	if m.GetTransportApiVersion() == corev3.ApiVersion_V2 {
-		s.Fail(path+".transport_api_version", "V2 is not supported; supported: V3")
-	}
-	if n := len(m.GetGrpcServices()); n != 1 {
-		s.Fail(path+".grpc_services", fmt.Sprintf("must have exactly 1 item, not %d", n))
-		return
-	}
-	g := m.GetGrpcServices()[0]
-	gp := path + ".grpc_services[0]"
-	d.Stream.NodeOnFirstOnly = m.GetSetNodeOnFirstMessageOnly()
-	for i, h := range g.GetInitialMetadata() {
-		value := h.GetValue()
-		if len(h.GetRawValue()) > 0 {
-			value = string(h.GetRawValue())
-		}
-		if strings.Contains(value, "%") {
-			s.Note(fmt.Sprintf("%s.initial_metadata[%d]", gp, i), "the value is sent as it is: it is not a format")
-		}
-		d.Stream.Metadata = append(d.Stream.Metadata, Header{strings.ToLower(h.GetKey()), value})
-	}
+// clusterOf checks that the cluster of a control plane is there from the start.
+func (l *loader) clusterOf(s *resource.Scope, path string, src resource.Source) {
 	switch {
-	case g.GetEnvoyGrpc() != nil:
-		d.Stream.Cluster = g.GetEnvoyGrpc().GetClusterName()
-		d.Stream.Authority = g.GetEnvoyGrpc().GetAuthority()
-		d.Stream.MaxMessageBytes = int(g.GetEnvoyGrpc().GetMaxReceiveMessageLength().GetValue())
-		l.streamCluster(s, gp+".envoy_grpc.cluster_name", d.Stream.Cluster)
-	case g.GetGoogleGrpc() != nil:
-		d.Stream.Target = g.GetGoogleGrpc().GetTargetUri()
+	case src.Cluster == "":
+	case src.Variant == resource.REST:
+		l.streamCluster(s, path+".cluster_names[0]", src.Cluster)
+	default:
+		l.streamCluster(s, path+".grpc_services[0].envoy_grpc.cluster_name", src.Cluster)
 	}
 }
 
-// streamCluster checks that the cluster of the control plane is there from the start.
+// streamCluster checks that a cluster can be that of a control plane.
 func (l *loader) streamCluster(s *resource.Scope, path, name string) {
-	var names []string
-	for _, c := range l.config.Bootstrap.GetStaticResources().GetClusters() {
+	all := l.config.Bootstrap.GetStaticResources().GetClusters()
+	names := make([]string, 0, len(all))
+	for _, c := range all {
 		if c.GetName() == name {
 			if c.GetEdsClusterConfig() != nil {
 				s.Fail(path, fmt.Sprintf("%q is a cluster of type EDS, whose endpoints would come over this very stream; "+
 					"use STATIC or STRICT_DNS", name))
 			}
+			if secure(c) {
+				s.Fail(path, fmt.Sprintf("%q is a cluster that speaks TLS, which is not supported for control planes yet, and a "+
+					"plain connection is not taken instead; use a unix socket, or a proxy on this host", name))
+			}
 			return
 		}
 		names = append(names, c.GetName())
-	}
-	if name == "" {
-		return // the generated rules said so
 	}
 	if near := nearest.Name(name, names); near != "" {
 		l.doc.hints[path] = fmt.Sprintf("did you mean %q?", near)
@@ -160,4 +122,28 @@ func (l *loader) streamCluster(s *resource.Scope, path, name string) {
 		have = "there are: " + strings.Join(names, ", ")
 	}
 	s.Fail(path, fmt.Sprintf("names the cluster %q, which static_resources.clusters does not have (%s)", name, have))
+}
+
+// secure reports whether connections to a cluster have a transport socket that is not plain.
+func secure(c *clusterv3.Cluster) bool {
+	socket := c.GetTransportSocket()
+	return socket != nil && !strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), ".raw_buffer.v3.RawBuffer") ||
+		len(c.GetTransportSocketMatches()) > 0
+}
+
+// controlPlanes returns the clusters that a config source may name: those whose endpoints come from nowhere else, and that do
+// not speak TLS. Where a control plane's own cluster is not there, any may have been meant: one error is enough.
+func (l *loader) controlPlanes() []string {
+	var names []string
+	for _, c := range l.config.Bootstrap.GetStaticResources().GetClusters() {
+		if c.GetEdsClusterConfig() == nil && !secure(c) {
+			names = append(names, c.GetName())
+		}
+	}
+	for _, src := range l.config.Dynamic.sources() {
+		if src.Cluster != "" && !slices.Contains(names, src.Cluster) {
+			names = append(names, src.Cluster)
+		}
+	}
+	return names
 }

@@ -64,7 +64,6 @@ func addFields(t *protofields.Table) {
 		protofields.Ignore("the runtime cannot be changed through the administration interface", "admin_layer"),
 		protofields.Refuse("write the values in a static_layer", "disk_layer", "rtds_layer"))
 	addNodeFields(t)
-	addStreamFields(t)
 	t.Add(&regexv3.GoogleRE2{})
 	t.Add(&overloadv3.OverloadManager{}, protofields.Honour("resource_monitors"),
 		protofields.Ignore("connections are counted as they come", "refresh_interval"),
@@ -81,26 +80,4 @@ func addNodeFields(t *protofields.Table) {
 		protofields.Refuse("xdstp:// names are not supported", "dynamic_parameters"))
 	t.Add(&corev3.BuildVersion{}, protofields.Opaque("version", "metadata"))
 	t.Add(&corev3.Extension{}, protofields.Opaque("name", "category", "type_descriptor", "version", "disabled", "type_urls"))
-}
-
-func addStreamFields(t *protofields.Table) {
-	t.Add(&corev3.ApiConfigSource{},
-		protofields.Honour("api_type", "transport_api_version", "grpc_services", "set_node_on_first_message_only"),
-		protofields.Ignore("a broken stream is opened again with growing pauses", "rate_limit_settings"),
-		protofields.Ignore("it is for REST", "refresh_delay", "request_timeout"),
-		protofields.Refuse("gRPC goes to grpc_services", "cluster_names"),
-		protofields.Refuse("validators are not supported", "config_validators"))
-	t.Add(&corev3.GrpcService{}, protofields.Honour("envoy_grpc", "google_grpc", "initial_metadata"),
-		protofields.Ignore("the stream stays open, as in Envoy", "timeout=0s"),
-		protofields.Ignore("a broken stream is opened again with growing pauses", "retry_policy"))
-	t.Add(&corev3.GrpcService_EnvoyGrpc{},
-		protofields.Honour("cluster_name", "authority", "max_receive_message_length"),
-		protofields.Ignore("a broken stream is opened again with growing pauses", "retry_policy"),
-		protofields.Ignore("no x-envoy-* headers are sent", "skip_envoy_headers"))
-	t.Add(&corev3.GrpcService_GoogleGrpc{},
-		protofields.Honour("target_uri"),
-		protofields.Ignore("there are no statistics by gRPC client", "stat_prefix"),
-		protofields.Ignore("gRPC's own limits apply", "per_stream_buffer_limit_bytes", "channel_args"),
-		protofields.Refuse("TLS and credentials are not supported yet", "channel_credentials",
-			"channel_credentials_plugin", "call_credentials", "call_credentials_plugin", "credentials_factory_name", "config"))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/xds/resource"
 )
 
 // together checks what no resource can know alone: that names and addresses are not taken, and that what they name is
@@ -18,13 +19,10 @@ func (l *loader) together() {
 	clusters := l.names("static_resources.clusters", "cluster", l.config.Clusters)
 	l.names("static_resources.listeners", "listener", l.config.Listeners)
 	l.addresses()
-	if l.config.Dynamic == nil {
-		l.noControlPlane()
-	}
-	if l.config.Dynamic == nil || !l.config.Dynamic.Clusters {
+	if l.config.Dynamic == nil || l.config.Dynamic.Clusters == nil {
 		l.references(clusters)
 	}
-	if len(l.config.Listeners) == 0 && (l.config.Dynamic == nil || !l.config.Dynamic.Listeners) && l.report.Errors() == 0 {
+	if len(l.config.Listeners) == 0 && (l.config.Dynamic == nil || l.config.Dynamic.Listeners == nil) && l.report.Errors() == 0 {
 		l.report.warn(position{file: l.report.File}, "", "there is no listener and none can come, so nothing will be served")
 	}
 }
@@ -61,23 +59,6 @@ func (l *loader) addresses() {
 			l.fail(p, fmt.Sprintf("listener %q already has the address %s", other, v.Address), "")
 		}
 		seen[v.Address] = v.Name
-	}
-}
-
-// noControlPlane reports static resources that wait for a control plane which is not there.
-func (l *loader) noControlPlane() {
-	for i, r := range l.config.Clusters {
-		if r.Refs.Endpoints != "" {
-			p := fmt.Sprintf("static_resources.clusters[%d].eds_cluster_config", i)
-			l.fail(p, "takes endpoints from a control plane, but there is no dynamic_resources.ads_config", "")
-		}
-	}
-	for i, r := range l.config.Listeners {
-		for _, table := range r.Refs.RouteTables {
-			p := l.where(fmt.Sprintf("static_resources.listeners[%d]", i), table, ".route_config_name")
-			l.fail(p, fmt.Sprintf("takes the routes %q from a control plane, but there is no dynamic_resources.ads_config",
-				table), "")
-		}
 	}
 }
 
@@ -130,8 +111,8 @@ func before(a, b position) bool {
 func (l *loader) lint() {
 	for i, r := range l.config.Clusters {
 		m := l.config.Bootstrap.GetStaticResources().GetClusters()[i]
-		if m.GetCircuitBreakers() != nil || r.Value == nil ||
-			l.config.Dynamic != nil && l.config.Dynamic.Stream.Cluster == r.Name {
+		own := func(s *resource.Source) bool { return s.Cluster == r.Name }
+		if m.GetCircuitBreakers() != nil || r.Value == nil || slices.ContainsFunc(l.config.Dynamic.sources(), own) {
 			continue
 		}
 		p := fmt.Sprintf("static_resources.clusters[%d]", i)

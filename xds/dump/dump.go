@@ -35,11 +35,16 @@ type Input struct {
 	ClusterVersion, ListenerVersion string
 	// Endpoints are those of the clusters in force.
 	Endpoints []Endpoints
+	// Sources are where the resources come from. Where there are none, that is not shown: all of them come over the one
+	// aggregated stream.
+	Sources []Source
 }
 
 // Entry is one name of a type. Live is in force, Next is accepted and waits; Failure says why the last one was not taken.
 type Entry struct {
-	Name       string
+	Name string
+	// Source is one of Input.Sources, "" where the resource is static.
+	Source     string
 	Static     bool
 	Live, Next *Resource
 	Failure    *Failure
@@ -62,6 +67,7 @@ type Failure struct {
 // Endpoints are those of one cluster: the resource they came in, or what was found where Resource is nil.
 type Endpoints struct {
 	Cluster  string
+	Source   string // as in Entry
 	Static   bool
 	Resource *Resource
 	Set      *mesh.EndpointSet
@@ -98,6 +104,9 @@ func render(in Input, opt Options, careful bool) ([]byte, error) {
 	}
 	// Tools look for these parts even where nothing can be in them yet.
 	parts = append(parts, r.listeners(), &adminpb.ScopedRoutesConfigDump{}, r.routes(), &adminpb.SecretsConfigDump{})
+	if len(in.Sources) > 0 && opt.Part == "" {
+		parts = append(parts, r.sources())
+	}
 	if r.err != nil {
 		return nil, r.err
 	}

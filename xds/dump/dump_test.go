@@ -118,12 +118,17 @@ func TestRender(t *testing.T) {
 		{"no_endpoints", Options{}},
 		{"name", Options{Endpoints: true, Name: regexp.MustCompile("^(?:active|r|inline-S)$")}},
 		{"part", Options{Part: "dynamic_active_clusters"}},
+		{"sources", Options{Endpoints: true, Name: regexp.MustCompile("^(?:active|r)$")}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			tt.opt.Redactor = NewRedactor([]byte("key"))
-			got, err := Render(input(t), tt.opt)
+			in := input(t)
+			if tt.name == "sources" {
+				fromSources(&in)
+			}
+			got, err := Render(in, tt.opt)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,6 +147,20 @@ func TestRender(t *testing.T) {
 				t.Errorf("got:\n%s", got)
 			}
 		})
+	}
+}
+
+// fromSources makes everything come from somewhere.
+func fromSources(in *Input) {
+	in.Sources = []Source{
+		{Source: "ADS (GRPC cp)", Connected: true, Since: later, Target: "10.0.0.9:1", ControlPlane: "istiod"},
+		{Source: "file /etc/rds.yaml", Connected: true, Since: later, Err: "/etc/rds.yaml:3:1: is \xff"},
+	}
+	for i := range in.Clusters {
+		in.Clusters[i].Source = "ADS (GRPC cp)"
+	}
+	for i := range in.Routes {
+		in.Routes[i].Source = "file /etc/rds.yaml"
 	}
 }
 

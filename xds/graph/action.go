@@ -20,26 +20,31 @@ const Wildcard = "*"
 // Action is something to be done outside, at once and in order.
 type Action interface{ action() }
 
-// Subscribe changes what is asked for of one type. The names are sorted.
+// Subscribe changes what is asked for of one type. The names are sorted; those of route tables and of endpoints are keys.
 type Subscribe struct {
 	Kind        mesh.ResourceKind
 	Add, Remove []string
 }
 
 // Refresh sends the subscriptions of a type once more: something in it was not answered in time.
-type Refresh struct{ Kind mesh.ResourceKind }
+type Refresh struct {
+	Kind   mesh.ResourceKind
+	Source string
+}
 
 // Ack accepts the response with the nonce.
 type Ack struct {
-	Kind           mesh.ResourceKind
-	Nonce, Version string
+	Kind                   mesh.ResourceKind
+	Source, Nonce, Version string
 }
 
 // Nack refuses resources of the response with the nonce; Detail names each one and why. It can follow an Ack of the same
 // response, when a resource that was held back turned out to be unusable in the proxy.
 type Nack struct {
-	Kind          mesh.ResourceKind
-	Nonce, Detail string
+	Kind                  mesh.ResourceKind
+	Source, Nonce, Detail string
+	// Names are the resources that are refused; the others of the response are taken.
+	Names []string
 }
 
 // Watch starts to look up the endpoints of a cluster; Unwatch ends that.

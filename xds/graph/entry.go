@@ -148,7 +148,9 @@ func (m *Machine) link(r *Resource) {
 				// It was on its way out; what is in force is the last that is known of it.
 				m.setWant(t, t.live)
 			} else if t.want == nil {
-				t.wait = m.startWait(&wait{reason: waitTable, name: name, entry: t})
+				t.wait = m.startWait(&wait{
+					reason: waitTable, name: name, entry: t, after: patience(r.Timeouts, name, m.opt.FetchTimeout),
+				})
 			}
 		}
 	}

@@ -18,9 +18,12 @@ type Resource struct {
 	// Version is the version_info the resource came with, and At the time it came at.
 	Version string
 	At      time.Time
-	// Clusters are the clusters that a listener or a route table names; RouteTables are the tables that a listener wants
-	// by RDS.
+	// Clusters are the clusters that a listener or a route table names; RouteTables are the keys of the tables that a
+	// listener wants by RDS.
 	Clusters, RouteTables []string
+	// Timeouts are how long the tables, or the endpoints, of a key are waited for where that is not Options.FetchTimeout; 0
+	// is for ever.
+	Timeouts map[string]time.Duration
 }
 
 // Event is something that happened outside.
@@ -32,11 +35,17 @@ type Start struct {
 	Static []*Resource
 	// Listeners and Clusters say whether a control plane is to be asked for all listeners (LDS) and clusters (CDS).
 	Listeners, Clusters bool
+	// Sources are where they come from, "" being the aggregated stream, and Timeouts how long the first answer is waited
+	// for where that is not Options.FetchTimeout; 0 is for ever.
+	Sources  map[mesh.ResourceKind]string
+	Timeouts map[mesh.ResourceKind]time.Duration
 }
 
 // Response is what a control plane sent of one type.
 type Response struct {
-	Kind    mesh.ResourceKind
+	Kind mesh.ResourceKind
+	// Source is where it came from. The names of route tables and of endpoints, below, are keys; see internal/sourcekey.
+	Source  string
 	Version string
 	// Nonce is given back in the Ack or Nack that answers the response.
 	Nonce string
@@ -71,11 +80,18 @@ type Endpoints struct {
 	Err   string
 }
 
-// Connected says that a stream to the control plane is open and every subscription was sent on it.
-type Connected struct{}
+// Expired says that resources have outlived the time that their source gave them.
+type Expired struct {
+	Kind   mesh.ResourceKind
+	Source string
+	Names  []string
+}
 
-// Disconnected says that the stream has ended.
-type Disconnected struct{}
+// Connected says that a source can answer: a stream is open and every subscription was sent on it.
+type Connected struct{ Source string }
+
+// Disconnected says that it cannot.
+type Disconnected struct{ Source string }
 
 // Fired says that a timer started by StartTimer has run out. One that was stopped meanwhile is ignored.
 type Fired struct{ Timer TimerID }
@@ -86,6 +102,7 @@ type Applied struct{ Rejected []mesh.Rejection }
 func (Start) event()        {}
 func (Response) event()     {}
 func (Endpoints) event()    {}
+func (Expired) event()      {}
 func (Connected) event()    {}
 func (Disconnected) event() {}
 func (Fired) event()        {}

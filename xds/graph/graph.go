@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meshtap/meshtap/internal/invariant"
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -46,11 +47,12 @@ type Machine struct {
 	timers    map[TimerID]*wait
 	lastTimer TimerID
 
-	current   *mesh.Snapshot
-	initial   map[*entry]*Resource
+	current *mesh.Snapshot
+	initial map[*entry]*Resource
+	// connected are the sources that can answer now.
+	connected map[string]bool
 	dirty     bool
 	applying  bool
-	connected bool
 	started   bool
 	ready     bool
 	counts    Counts
@@ -61,19 +63,30 @@ const numKinds = int(mesh.KindRouteTable) + 1
 
 // kindState is what is known of a type as a whole.
 type kindState struct {
-	// dynamic says that all resources of the type are asked for.
+	// dynamic says that all resources of the type are asked for, of source.
 	dynamic bool
+	source  string
 	// responded says that a response came; gaveUp that the wait for the first one ran out.
 	responded, gaveUp bool
 	wait              *wait
+	// version is the last accepted version_info, of whatever source.
+	version string
+	// feeds are the sources that something of the type is asked of.
+	feeds map[string]*feed
+	// change collects the changes of the subscriptions in this step, true for a new name.
+	change map[string]bool
+}
+
+// feed is what is known of a source of one type.
+type feed struct {
 	// version is the last accepted version_info, at its time. nonce is that of the last response on this stream.
 	version, nonce string
 	at             time.Time
 	// nack is the detail of the NACK that answered the last response, "" where it was an ACK.
-	nack string
-	// asked counts the names that are asked for; change collects the changes of this step, true for a new name.
-	asked  int
-	change map[string]bool
+	nack      string
+	responded bool
+	// asked counts the names that are asked for. A feed without any is forgotten at the end of the step.
+	asked int
 }
 
 // Counts are the things that were ignored, since the start.
@@ -91,11 +104,11 @@ func New(opt Options) *Machine {
 		sources: map[string]*source{}, watches: map[WatchID]*source{},
 		gone:    map[*entry]struct{}{},
 		waiting: map[*wait]struct{}{}, timers: map[TimerID]*wait{},
-		current: &mesh.Snapshot{},
+		current: &mesh.Snapshot{}, connected: map[string]bool{},
 	}
 	for i := range m.pending {
 		m.pending[i] = map[*entry]struct{}{}
-		m.kinds[i].change = map[string]bool{}
+		m.kinds[i].change, m.kinds[i].feeds = map[string]bool{}, map[string]*feed{}
 	}
 	return m
 }
@@ -112,10 +125,12 @@ func (m *Machine) Step(ev Event) []Action {
 		m.onResponse(ev)
 	case Endpoints:
 		m.onEndpoints(ev)
+	case Expired:
+		m.onExpired(ev)
 	case Connected:
-		m.connect(true)
+		m.connect(ev.Source, true)
 	case Disconnected:
-		m.connect(false)
+		m.connect(ev.Source, false)
 	case Fired:
 		m.fire(ev.Timer)
 	case Applied:
@@ -143,9 +158,10 @@ func (m *Machine) start(s Start) {
 	m.kinds[mesh.KindCluster].dynamic = s.Clusters
 	m.kinds[mesh.KindListener].dynamic = s.Listeners
 	for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener} {
-		if m.kinds[kind].dynamic {
+		if k := &m.kinds[kind]; k.dynamic {
+			k.source = s.Sources[kind]
 			m.ask(kind, Wildcard)
-			m.kinds[kind].wait = m.startWait(&wait{reason: waitFirst, kind: kind})
+			k.wait = m.startWait(&wait{reason: waitFirst, kind: kind, after: patience(s.Timeouts, kind, m.opt.FetchTimeout)})
 		}
 	}
 	for _, r := range s.Static {
@@ -159,16 +175,38 @@ func (m *Machine) start(s Start) {
 	}
 }
 
-// connect starts the waits anew when the control plane is back, and halts them while it is away: its silence says nothing
-// then. Before start-up is over they run on, so that start-up ends (gRFC A57 has no such phase).
-func (m *Machine) connect(up bool) {
-	m.connected = up
-	if !up {
+// connect starts the waits anew when a source is back, and halts them while it is away: its silence says nothing then.
+// Before start-up is over they run on, so that start-up ends (gRFC A57 has no such phase).
+func (m *Machine) connect(source string, up bool) {
+	if up {
+		m.connected[source] = true
+	} else {
+		delete(m.connected, source)
 		for i := range m.kinds {
-			m.kinds[i].nonce = ""
+			if f := m.kinds[i].feeds[source]; f != nil {
+				f.nonce = ""
+			}
 		}
 	}
 	m.rearm()
+}
+
+// source returns where a resource comes from: as its key says, or from the one source that its type has.
+func (m *Machine) source(kind mesh.ResourceKind, key string) string {
+	if kind == mesh.KindListener || kind == mesh.KindCluster {
+		return m.kinds[kind].source
+	}
+	return sourcekey.Source(key)
+}
+
+// feed returns the feed of a source, and makes it where there is none.
+func (k *kindState) feed(source string) *feed {
+	f := k.feeds[source]
+	if f == nil {
+		f = &feed{}
+		k.feeds[source] = f
+	}
+	return f
 }
 
 // rearm lets the waits run that are to run now, and halts the others.
@@ -185,7 +223,7 @@ func (m *Machine) rearm() {
 // ask and unask change the subscription of a kind.
 func (m *Machine) ask(kind mesh.ResourceKind, name string) {
 	k := &m.kinds[kind]
-	k.asked++
+	k.feed(m.source(kind, name)).asked++
 	if add, changed := k.change[name]; changed && !add {
 		delete(k.change, name)
 		return
@@ -195,7 +233,7 @@ func (m *Machine) ask(kind mesh.ResourceKind, name string) {
 
 func (m *Machine) unask(kind mesh.ResourceKind, name string) {
 	k := &m.kinds[kind]
-	k.asked--
+	k.feed(m.source(kind, name)).asked--
 	if add, changed := k.change[name]; changed && add {
 		delete(k.change, name)
 		return
@@ -220,6 +258,17 @@ func (m *Machine) flush() {
 		}
 		clear(change)
 		m.do(s)
+		m.forget(&m.kinds[i])
+	}
+}
+
+// forget drops the feeds of sources of their own that nothing is asked of any more.
+func (m *Machine) forget(k *kindState) {
+	for source, f := range k.feeds {
+		if f.asked == 0 && source != "" {
+			delete(k.feeds, source)
+			delete(m.connected, source)
+		}
 	}
 }
 

@@ -9,18 +9,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 )
 
 // answer is a response on its way to an Ack or a Nack.
 type answer struct {
-	kind           mesh.ResourceKind
-	version, nonce string
-	at             time.Time
-	taken          int
-	errors         []mesh.Rejection
-	// before is the version that was accepted before, for the case that the proxy refuses what came.
-	before string
+	kind                   mesh.ResourceKind
+	source, version, nonce string
+	at                     time.Time
+	taken                  int
+	errors                 []mesh.Rejection
+	// before is the version that was accepted before of the type, and beforeHere of the source, for the case that the proxy
+	// refuses what came.
+	before, beforeHere string
 	// note is said to observers although the response is accepted.
 	note string
 }
@@ -37,9 +39,16 @@ func (m *Machine) onResponse(r Response) {
 		return
 	}
 	k := &m.kinds[r.Kind]
-	k.nonce, k.responded = r.Nonce, true
+	if k.feeds[r.Source] == nil && r.Source != "" { // nothing is asked of this source any more
+		m.counts.Unrequested += uint64(len(r.Resources) + len(r.Bad))
+		return
+	}
+	f := k.feed(r.Source)
+	f.nonce, f.responded, k.responded = r.Nonce, true, true
 	m.endWait(&k.wait)
-	m.open = &answer{kind: r.Kind, version: r.Version, nonce: r.Nonce, at: r.At, before: k.version}
+	m.open = &answer{
+		kind: r.Kind, source: r.Source, version: r.Version, nonce: r.Nonce, at: r.At, before: k.version, beforeHere: f.version,
+	}
 	empty := r.Full && len(r.Resources)+len(r.Bad) == 0
 	if n := m.dynamic(r.Kind); empty && m.opt.KeepOnEmpty && n > 0 {
 		m.open.note = fmt.Sprintf("the response would remove all %d; kept, as configured", n)
@@ -47,7 +56,7 @@ func (m *Machine) onResponse(r Response) {
 		m.takeAll(r)
 	}
 	if len(m.open.errors) == 0 {
-		k.version = r.Version
+		k.version, f.version = r.Version, r.Version
 		// Sets of endpoints carry their versions themselves.
 		m.dirty = m.dirty || r.Kind != mesh.KindEndpoints
 	}
@@ -99,7 +108,7 @@ func (m *Machine) takeAll(r Response) {
 	}
 	switch {
 	case r.Kind != mesh.KindListener && r.Kind != mesh.KindCluster:
-		m.counts.Removals += uint64(len(r.Removed))
+		m.withdraw(r.Kind, r.Removed, "the control plane says that it does not exist")
 	case r.Full && !nameless:
 		// Where a bad resource has no name, it may be any of those that seem to be left out.
 		m.removeOthers(r.Kind, seen)
@@ -177,18 +186,46 @@ func (m *Machine) refuse(r Response, b Bad) {
 
 // absent ends the wait for a resource that the control plane says it cannot send. One that is there stays.
 func (m *Machine) absent(kind mesh.ResourceKind, a Absent) {
-	reason := "the control plane cannot send it: " + a.Reason
-	if kind == mesh.KindEndpoints {
-		if s := m.sources[a.Name]; s != nil && s.wants > 0 && !s.done() {
-			m.giveUpSource(s, fmt.Sprintf("no endpoints %q: %s", a.Name, reason))
+	m.giveUp(kind, a.Name, "the control plane cannot send it: "+a.Reason)
+}
+
+// withdraw takes the word of a source that there are no route tables, or no endpoints, of these names. It ends the wait
+// for them; what is there stays, as in Envoy, where something in force still names it.
+func (m *Machine) withdraw(kind mesh.ResourceKind, names []string, reason string) {
+	for _, name := range names {
+		if !m.giveUp(kind, name, reason) {
+			m.counts.Removals++
 		}
+	}
+}
+
+// giveUp ends the wait for a resource, and returns false where nobody waits for it.
+func (m *Machine) giveUp(kind mesh.ResourceKind, name, reason string) bool {
+	if kind == mesh.KindEndpoints {
+		s := m.sources[name]
+		if s == nil || s.wants == 0 || s.done() {
+			return false
+		}
+		m.giveUpSource(s, fmt.Sprintf("no endpoints %q: %s", sourcekey.Name(name), reason))
+		return true
+	}
+	e := m.entries(kind)[name]
+	if e == nil || e.want != nil || e.live != nil || e.gaveUp || e.wanted == 0 {
+		return false
+	}
+	m.endWait(&e.wait)
+	e.gaveUp, m.dirty = true, true
+	m.timeout(kind, name, reason)
+	return true
+}
+
+// onExpired removes what has outlived its time to live, as if its source had removed it.
+func (m *Machine) onExpired(ev Expired) {
+	if ev.Kind == mesh.KindListener || ev.Kind == mesh.KindCluster {
+		m.remove(ev.Kind, ev.Names)
 		return
 	}
-	if e := m.entries(kind)[a.Name]; e != nil && e.want == nil && e.live == nil && !e.gaveUp {
-		m.endWait(&e.wait)
-		e.gaveUp, m.dirty = true, true
-		m.timeout(kind, a.Name, reason)
-	}
+	m.withdraw(ev.Kind, ev.Names, "its time to live is over")
 }
 
 // removeOthers removes what a state-of-the-world response left out.
@@ -234,16 +271,17 @@ func (m *Machine) answer(rejected []mesh.Rejection) {
 
 func (m *Machine) close(a *answer) {
 	k := &m.kinds[a.kind]
+	f := k.feed(a.source)
 	n := mesh.ConfigNotice{Kind: a.kind, Version: a.version, Accepted: a.taken, Rejected: len(a.errors), Errors: a.errors}
 	if len(a.errors) > 0 {
-		k.version = a.before
-		k.nack = describe(a.errors)
-		m.do(Nack{a.kind, a.nonce, k.nack})
+		k.version, f.version = a.before, a.beforeHere
+		f.nack = describe(a.errors)
+		m.do(Nack{a.kind, a.source, a.nonce, f.nack, namesOf(a.errors)})
 		m.do(Notify{mesh.NoticeConfigRejected, n})
 		return
 	}
-	k.nack, k.at = "", a.at
-	m.do(Ack{a.kind, a.nonce, a.version})
+	f.nack, f.at = "", a.at
+	m.do(Ack{a.kind, a.source, a.nonce, a.version})
 	if a.note != "" {
 		n.Errors = []mesh.Rejection{{Kind: a.kind, Reason: a.note}}
 	}
@@ -262,12 +300,29 @@ func (m *Machine) refuseLate(kind mesh.ResourceKind, rejected []mesh.Rejection) 
 		e := m.entries(kind)[r.Name]
 		return e == nil || e.static
 	})
-	k := &m.kinds[kind]
-	if len(rejected) == 0 || k.nonce == "" {
-		return
+	bySource := map[string][]mesh.Rejection{}
+	for _, r := range rejected {
+		source := m.source(kind, r.Name)
+		bySource[source] = append(bySource[source], r)
 	}
-	k.nack = describe(rejected)
-	m.do(Nack{kind, k.nonce, k.nack})
+	for _, source := range slices.Sorted(maps.Keys(bySource)) {
+		f := m.kinds[kind].feeds[source]
+		if f == nil || f.nonce == "" {
+			continue
+		}
+		f.nack = describe(bySource[source])
+		m.do(Nack{kind, source, f.nonce, f.nack, namesOf(bySource[source])})
+	}
+}
+
+func namesOf(errors []mesh.Rejection) []string {
+	names := make([]string, 0, len(errors))
+	for _, e := range errors {
+		if e.Name != "" {
+			names = append(names, sourcekey.Name(e.Name))
+		}
+	}
+	return names
 }
 
 // describe makes the text of a NACK.
@@ -284,7 +339,7 @@ func describe(errors []mesh.Rejection) string {
 		if e.Name == "" {
 			fmt.Fprintf(&b, "%v without a name: %s", e.Kind, e.Reason)
 		} else {
-			fmt.Fprintf(&b, "%v %q: %s", e.Kind, e.Name, e.Reason)
+			fmt.Fprintf(&b, "%v %q: %s", e.Kind, sourcekey.Name(e.Name), e.Reason)
 		}
 	}
 	if text := b.String(); len(text) > maxDetail {

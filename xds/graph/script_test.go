@@ -4,6 +4,7 @@ package graph
 
 import (
 	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -28,7 +30,12 @@ var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into
 //	cds|lds|rds|eds VERSION [TOKEN ...] [-NAME ...]     the last form is an incremental removal
 //	dns CLUSTER ADDRESS... | dns CLUSTER !REASON
 //	absent cds|lds|rds|eds NAME REASON
+//	expired KIND NAME ... | types
 //	connected | disconnected | fire REASON NAME | reject KIND NAME REASON... | held | counts | view KIND
+//
+// A kind, connected and disconnected may have "@SOURCE" at the end, and "start lds@SOURCE/15s" says where a type comes from and
+// how long it is waited for. "expired KIND NAME..." are resources whose time is over, "-NAME" of eds and rds those that do not
+// exist.
 //
 // Tokens: CLUSTER:static|eds[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
 // at the end makes other bytes of the same meaning. !NAME:REASON is a resource that does not decode.
@@ -87,7 +94,8 @@ func play(t *testing.T, events string) string {
 }
 
 func (p *player) line(f []string) {
-	switch f[0] {
+	word, source, _ := strings.Cut(f[0], "@")
+	switch word {
 	case "start":
 		p.start(f[1:])
 	case "cds", "lds", "rds", "eds":
@@ -101,13 +109,25 @@ func (p *player) line(f []string) {
 	case "dns":
 		p.dns(f[1], f[2:])
 	case "connected":
-		p.step(Connected{})
+		p.step(Connected{source})
 	case "disconnected":
-		p.step(Disconnected{})
+		p.step(Disconnected{source})
+	case "expired":
+		kind, from, _ := strings.Cut(f[1], "@")
+		e := Expired{Kind: kindNamed(kind), Source: from}
+		for _, n := range f[2:] {
+			e.Names = append(e.Names, keyOf(f[1], n))
+		}
+		p.step(e)
+	case "types":
+		for _, t := range p.m.Types() {
+			fmt.Fprintf(&p.out, "  %v from %q: asked %v, responded %v, version %q, %d resources, NACK %q\n",
+				t.Kind, t.Source, t.Asked, t.Responded, t.Version, t.Resources, t.Nack)
+		}
 	case "fire":
 		p.fire(f[1], strings.Join(f[2:], " "))
 	case "reject":
-		p.rejects = append(p.rejects, mesh.Rejection{Kind: kindNamed(f[1]), Name: f[2], Reason: strings.Join(f[3:], " ")})
+		p.rejects = append(p.rejects, mesh.Rejection{Kind: kindNamed(f[1]), Name: strings.Replace(f[2], "@", "\x00", 1), Reason: strings.Join(f[3:], " ")})
 	case "held":
 		for _, w := range p.m.Held() {
 			fmt.Fprintf(&p.out, "  %v %q waits for %s\n", w.Kind, w.Name, strings.Join(w.For, ", "))
@@ -122,9 +142,24 @@ func (p *player) line(f []string) {
 }
 
 func (p *player) start(f []string) {
-	s := Start{}
+	s := Start{Sources: map[mesh.ResourceKind]string{}, Timeouts: map[mesh.ResourceKind]time.Duration{}}
 	opt := Options{FetchTimeout: 15 * time.Second}
 	for _, w := range f {
+		w, after, timed := strings.Cut(w, "/")
+		if timed && len(w) == 1 {
+			w, timed = w+"/"+after, false
+		}
+		w, source, _ := strings.Cut(w, "@")
+		if w == "lds" || w == "cds" {
+			s.Sources[kindNamed(w)] = source
+		}
+		if timed {
+			d, err := time.ParseDuration(after)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			s.Timeouts[kindNamed(w)] = d
+		}
 		switch {
 		case w == "lds":
 			s.Listeners = true
@@ -163,18 +198,18 @@ func (p *player) print(a Action) {
 	case Subscribe:
 		fmt.Fprintf(&p.out, "  subscribe %v", a.Kind)
 		for _, n := range a.Add {
-			fmt.Fprintf(&p.out, " +%s", n)
+			fmt.Fprintf(&p.out, " +%s", keyText(n))
 		}
 		for _, n := range a.Remove {
-			fmt.Fprintf(&p.out, " -%s", n)
+			fmt.Fprintf(&p.out, " -%s", keyText(n))
 		}
 		p.out.WriteByte('\n')
 	case Refresh:
-		fmt.Fprintf(&p.out, "  refresh %v\n", a.Kind)
+		fmt.Fprintf(&p.out, "  refresh %s\n", from(a.Kind, a.Source))
 	case Ack:
-		fmt.Fprintf(&p.out, "  ack %v %s %s\n", a.Kind, a.Nonce, a.Version)
+		fmt.Fprintf(&p.out, "  ack %s %s %s\n", from(a.Kind, a.Source), a.Nonce, a.Version)
 	case Nack:
-		fmt.Fprintf(&p.out, "  NACK %v %s: %s\n", a.Kind, a.Nonce, a.Detail)
+		fmt.Fprintf(&p.out, "  NACK %s %s: %s\n", from(a.Kind, a.Source), a.Nonce, a.Detail)
 	case Watch:
 		fmt.Fprintf(&p.out, "  look up %s\n", a.Cluster.Name)
 	case Unwatch:
@@ -218,7 +253,7 @@ func printMap[V comparable](b *strings.Builder, title string, now, old map[strin
 		if was, ok := old[name]; !ok || was != v {
 			name += "*"
 		}
-		words = append(words, name)
+		words = append(words, keyText(name))
 	}
 	slices.Sort(words)
 	fmt.Fprintf(b, "    %s: %s\n", title, strings.Join(words, " "))
@@ -269,12 +304,30 @@ func (p *player) view(kind mesh.ResourceKind) {
 	}
 }
 
+// keyText is a key as scripts write it, and from a kind.
+func keyText(key string) string { return strings.Replace(key, "\x00", "@", 1) }
+
+func from(kind mesh.ResourceKind, source string) string {
+	if source == "" {
+		return kind.String()
+	}
+	return kind.String() + "@" + source
+}
+
+// keyOf is the key of a name in a line of a kind.
+func keyOf(kind, name string) string {
+	if word, source, _ := strings.Cut(kind, "@"); word == "eds" || word == "rds" {
+		return sourcekey.Join(name, source)
+	}
+	return name
+}
+
 func waitText(w *wait) string {
 	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release"}[w.reason]
 	if w.reason == waitFirst {
 		return reason + " " + w.kind.String()
 	}
-	return reason + " " + w.name
+	return reason + " " + keyText(w.name)
 }
 
 func setText(s *mesh.EndpointSet) string {
@@ -303,22 +356,26 @@ func kindNamed(s string) mesh.ResourceKind {
 
 // parseResponse makes a Response of "cds v1 TOKEN...".
 func parseResponse(f []string, nonce int) Response {
-	r := Response{Kind: kindNamed(f[0]), Version: f[1], Nonce: fmt.Sprint("n", nonce)}
+	word, source, _ := strings.Cut(f[0], "@")
+	r := Response{Kind: kindNamed(word), Source: source, Version: f[1], Nonce: fmt.Sprint("n", nonce)}
 	r.Full = r.Kind == mesh.KindCluster || r.Kind == mesh.KindListener
 	for _, w := range f[2:] {
 		switch w[0] {
 		case '!':
 			name, reason, _ := strings.Cut(w[1:], ":")
-			r.Bad = append(r.Bad, Bad{Name: name, Reason: strings.ReplaceAll(reason, "_", " "), Raw: []byte(w)})
+			r.Bad = append(r.Bad, Bad{Name: keyOf(f[0], name), Reason: strings.ReplaceAll(reason, "_", " "), Raw: []byte(w)})
 		case '-':
 			r.Full = false
-			r.Removed = append(r.Removed, w[1:])
+			r.Removed = append(r.Removed, keyOf(f[0], w[1:]))
 		case '+':
 			r.Full = false
-			r.Resources = append(r.Resources, parseResource(f[0], r.Version, w[1:]))
+			r.Resources = append(r.Resources, parseResource(word, r.Version, w[1:]))
 		default:
-			r.Resources = append(r.Resources, parseResource(f[0], r.Version, w))
+			r.Resources = append(r.Resources, parseResource(word, r.Version, w))
 		}
+	}
+	for _, res := range r.Resources {
+		res.Name = keyOf(f[0], res.Name)
 	}
 	return r
 }
@@ -343,7 +400,8 @@ func parseResource(kind, version, token string) *Resource {
 		r.Value = &mesh.Listener{Name: name}
 		for _, w := range words {
 			if t, ok := strings.CutPrefix(w, "rds("); ok {
-				r.RouteTables = append(r.RouteTables, strings.TrimSuffix(t, ")"))
+				name, source, _ := strings.Cut(strings.TrimSuffix(t, ")"), "@")
+				r.RouteTables = append(r.RouteTables, sourcekey.Join(name, source))
 			} else {
 				r.Clusters = append(r.Clusters, w)
 			}
@@ -359,7 +417,8 @@ func parseCluster(name, rest string) *mesh.Cluster {
 	case "static":
 		c.Endpoints = &mesh.EndpointSet{}
 	case "eds":
-		c.Discovery, c.EDSName = mesh.EDS, arg
+		service, source, _ := strings.Cut(arg, "@")
+		c.Discovery, c.EDSName = mesh.EDS, sourcekey.Join(cmp.Or(service, name), source)
 	case "dns":
 		c.Discovery, c.DNS = mesh.StrictDNS, &mesh.DNS{Targets: []mesh.DNSTarget{{Host: arg, Port: 80}}}
 	default:

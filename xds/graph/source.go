@@ -49,7 +49,7 @@ func (m *Machine) chooseSource(e *entry) {
 		s.clusters = append(s.clusters, e)
 		s.wants++
 		if s.wants == 1 {
-			m.wake(s)
+			m.wake(s, e.want)
 		}
 	}
 	if old != nil {
@@ -88,8 +88,8 @@ func (m *Machine) lookup(e *entry, old *source, c *mesh.Cluster) *source {
 	return s
 }
 
-// wake asks for a source that a cluster wants.
-func (m *Machine) wake(s *source) {
+// wake asks for a source that a cluster, r, wants.
+func (m *Machine) wake(s *source, r *Resource) {
 	if s.watch == 0 {
 		m.ask(mesh.KindEndpoints, s.eds)
 	}
@@ -97,9 +97,10 @@ func (m *Machine) wake(s *source) {
 		return
 	}
 	if s.watch != 0 {
-		s.wait = m.startWait(&wait{reason: waitLookup, name: s.looked.Name, source: s})
+		s.wait = m.startWait(&wait{reason: waitLookup, name: s.looked.Name, source: s, after: m.opt.FetchTimeout})
 	} else {
-		s.wait = m.startWait(&wait{reason: waitEndpoints, name: s.eds, source: s})
+		after := patience(r.Timeouts, s.eds, m.opt.FetchTimeout)
+		s.wait = m.startWait(&wait{reason: waitEndpoints, name: s.eds, source: s, after: after})
 	}
 }
 

@@ -8,12 +8,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 )
 
-// TypeStatus is how a type of resource stands.
+// TypeStatus is how a type of resource stands, as far as it comes from one source.
 type TypeStatus struct {
 	Kind mesh.ResourceKind
+	// Source is where the resources come from, "" being the aggregated stream.
+	Source string
 	// Asked says that the type is subscribed to: as a whole, or by at least one name.
 	Asked bool
 	// Responded says that the control plane has answered at least once.
@@ -29,9 +32,9 @@ type TypeStatus struct {
 
 // Warming is a resource that was accepted and is held back.
 type Warming struct {
-	Kind  mesh.ResourceKind
-	Name  string
-	Since time.Time
+	Kind         mesh.ResourceKind
+	Name, Source string
+	Since        time.Time
 	// For names what it waits for, such as `endpoints "a"`.
 	For []string
 }
@@ -40,47 +43,74 @@ type Warming struct {
 // is why the last version was not taken. Leaving says that the control plane has removed it, and that it stays for what
 // still names it.
 type View struct {
-	Name       string
-	Static     bool
-	Leaving    bool
-	Live, Next *Resource
-	Failure    *Failure
+	// Source is where it comes from, "" being the aggregated stream.
+	Name, Source string
+	Static       bool
+	Leaving      bool
+	Live, Next   *Resource
+	Failure      *Failure
 }
 
 // EndpointView is what is known of the endpoints of one cluster. Resource is nil where they come from a look-up.
 type EndpointView struct {
 	Cluster  string
+	Source   string
 	Static   bool
 	Set      *mesh.EndpointSet
 	Resource *Resource
 }
 
-// Types returns the status of each type, in the order of mesh.ResourceKind.
+// Types returns the status of each type, in the order of mesh.ResourceKind; a type that comes from several sources is
+// there for each of them, sorted.
 func (m *Machine) Types() []TypeStatus {
-	out := make([]TypeStatus, numKinds)
-	for i := range out {
+	var out []TypeStatus
+	for i := range m.kinds {
 		k := &m.kinds[i]
 		kind := mesh.ResourceKind(i)
-		out[i] = TypeStatus{
-			Kind: kind, Asked: k.asked > 0, Responded: k.responded,
-			Version: k.version, At: k.at, Nack: k.nack, Resources: m.inForce(kind),
+		sources := k.sources()
+		for _, source := range sources {
+			f := k.feeds[source]
+			if f == nil {
+				f = &feed{}
+			}
+			out = append(out, TypeStatus{
+				Kind: kind, Source: source, Asked: f.asked > 0, Responded: f.responded,
+				Version: f.version, At: f.at, Nack: f.nack, Resources: m.inForce(kind, source),
+			})
 		}
 	}
 	return out
 }
 
-func (m *Machine) inForce(kind mesh.ResourceKind) int {
+// sources are those that something is asked of, or one where there are none.
+func (k *kindState) sources() []string {
+	var out []string
+	for _, source := range slices.Sorted(maps.Keys(k.feeds)) {
+		if k.feeds[source].asked > 0 {
+			out = append(out, source)
+		}
+	}
+	if len(out) == 0 {
+		out = []string{k.source}
+	}
+	return out
+}
+
+// Version returns the version_info of a type that was accepted last.
+func (m *Machine) Version(kind mesh.ResourceKind) string { return m.kinds[kind].version }
+
+func (m *Machine) inForce(kind mesh.ResourceKind, source string) int {
 	n := 0
 	if kind == mesh.KindEndpoints {
-		for _, s := range m.sources {
-			if s.res != nil {
+		for key, s := range m.sources {
+			if s.res != nil && sourcekey.Source(key) == source {
 				n++
 			}
 		}
 		return n
 	}
-	for _, e := range m.entries(kind) {
-		if e.live != nil && !e.static {
+	for name, e := range m.entries(kind) {
+		if e.live != nil && !e.static && m.source(kind, name) == source {
 			n++
 		}
 	}
@@ -92,7 +122,7 @@ func (m *Machine) Held() []Warming {
 	var out []Warming
 	for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener, mesh.KindRouteTable} {
 		for _, e := range m.heldIn(kind) {
-			out = append(out, Warming{kind, e.name, e.want.At, m.waitsFor(e)})
+			out = append(out, Warming{kind, sourcekey.Name(e.name), m.source(kind, e.name), e.want.At, m.waitsFor(e)})
 		}
 	}
 	return out
@@ -106,7 +136,7 @@ func (m *Machine) waitsFor(e *entry) []string {
 		case s.watch != 0:
 			out = append(out, "the first look-up of its names")
 		default:
-			out = append(out, fmt.Sprintf("%v %q", mesh.KindEndpoints, s.eds))
+			out = append(out, fmt.Sprintf("%v %q", mesh.KindEndpoints, sourcekey.Name(s.eds)))
 		}
 		return out
 	}
@@ -117,7 +147,7 @@ func (m *Machine) waitsFor(e *entry) []string {
 	}
 	for _, name := range e.want.RouteTables {
 		if t := m.tables[name]; t.live == nil && !t.refused && !t.gaveUp {
-			out = append(out, fmt.Sprintf("%v %q", mesh.KindRouteTable, name))
+			out = append(out, fmt.Sprintf("%v %q", mesh.KindRouteTable, sourcekey.Name(name)))
 		}
 	}
 	return out
@@ -136,7 +166,10 @@ func (m *Machine) Views(kind mesh.ResourceKind) []View {
 		if e.want == nil && e.live == nil && e.failure == nil {
 			continue
 		}
-		v := View{Name: name, Static: e.static, Live: e.live, Failure: e.failure, Leaving: e.want == nil && e.live != nil}
+		v := View{
+			Name: sourcekey.Name(name), Source: m.source(kind, name), Static: e.static,
+			Live: e.live, Failure: e.failure, Leaving: e.want == nil && e.live != nil,
+		}
 		if e.held() {
 			v.Next = e.want
 		}
@@ -157,7 +190,7 @@ func (m *Machine) EndpointViews() []EndpointView {
 		if e.liveSrc == nil {
 			v.Set = e.live.Value.(*mesh.Cluster).Endpoints
 		} else if e.sent == e.liveSrc.set {
-			v.Resource = e.liveSrc.res
+			v.Resource, v.Source = e.liveSrc.res, sourcekey.Source(e.liveSrc.eds)
 		}
 		if v.Set != nil {
 			out = append(out, v)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -22,6 +23,8 @@ const (
 type wait struct {
 	reason waitReason
 	name   string
+	// after is how long the wait is, 0 for ever. It is of waits for an answer.
+	after time.Duration
 	// timer is 0 while the wait does not run.
 	timer TimerID
 	// One of these is what the wait is about.
@@ -62,13 +65,33 @@ func (m *Machine) bound(w *wait) time.Duration {
 	case waitRelease:
 		return releaseTimeout
 	default:
-		return m.opt.FetchTimeout
+		return w.after
+	}
+}
+
+// patience returns how long an answer is waited for.
+func patience[K comparable](own map[K]time.Duration, key K, otherwise time.Duration) time.Duration {
+	if d, ok := own[key]; ok {
+		return d
+	}
+	return otherwise
+}
+
+// from returns the source that can end a wait.
+func (m *Machine) from(w *wait) string {
+	switch w.reason {
+	case waitEndpoints, waitTable:
+		return sourcekey.Source(w.name)
+	case waitFirst:
+		return m.kinds[w.kind].source
+	default:
+		return m.kinds[mesh.KindCluster].source
 	}
 }
 
 // runs reports whether the time of a wait counts now.
 func (m *Machine) runs(w *wait) bool {
-	return m.connected || !m.ready || w.reason == waitFirst || w.reason == waitLookup
+	return m.connected[m.from(w)] || !m.ready || w.reason == waitFirst || w.reason == waitLookup
 }
 
 func (m *Machine) startWait(w *wait) *wait {
@@ -124,13 +147,13 @@ func (m *Machine) fire(id TimerID) {
 		k.wait, k.gaveUp = nil, true
 		m.timeout(w.kind, "", fmt.Sprintf("no answer from the control plane within %v; starting without", after))
 	case waitEndpoints:
-		m.do(Refresh{mesh.KindEndpoints})
-		m.giveUpSource(w.source, fmt.Sprintf("no endpoints %q within %v", w.name, after))
+		m.do(Refresh{mesh.KindEndpoints, m.from(w)})
+		m.giveUpSource(w.source, fmt.Sprintf("no endpoints %q within %v", sourcekey.Name(w.name), after))
 	case waitLookup:
 		m.giveUpSource(w.source, fmt.Sprintf("no answer to the first look-up within %v", after))
 	case waitTable:
 		w.entry.wait, w.entry.gaveUp = nil, true
-		m.do(Refresh{mesh.KindRouteTable})
+		m.do(Refresh{mesh.KindRouteTable, m.from(w)})
 		m.timeout(mesh.KindRouteTable, w.name,
 			fmt.Sprintf("not sent within %v; listeners that want it go into service and answer 404", after))
 	case waitMissing:
@@ -148,6 +171,6 @@ func (m *Machine) fire(id TimerID) {
 func (m *Machine) timeout(kind mesh.ResourceKind, name, reason string) {
 	m.do(Notify{mesh.NoticeConfigTimeout, mesh.ConfigNotice{
 		Kind: kind, Version: m.kinds[kind].version,
-		Errors: []mesh.Rejection{{Kind: kind, Name: name, Reason: reason}},
+		Errors: []mesh.Rejection{{Kind: kind, Name: sourcekey.Name(name), Reason: reason}},
 	}})
 }

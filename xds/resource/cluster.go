@@ -37,8 +37,10 @@ func (s *scope) cluster(m *clusterv3.Cluster) *mesh.Cluster {
 	s.discovery(root, c, m)
 	s.policy(root, c, m)
 	s.circuitBreakers(root.field("circuit_breakers"), c, m.GetCircuitBreakers())
+	c.TLS = s.transportSocket(root.field("transport_socket"), m.GetTransportSocket(), true)
 	s.upstreamHTTP(root, c, m)
-	s.transportSocket(root.field("transport_socket"), m.GetTransportSocket())
+	s.grpcNeedsHTTP2(root, c)
+	s.autoSNI(root, m, c.TLS != nil)
 	return c
 }
 
@@ -89,15 +91,14 @@ func addClusterFields(t *protofields.Table) {
 		protofields.Honour("name", "alt_stat_name", "type", "cluster_type", "eds_cluster_config", "connect_timeout",
 			"per_connection_buffer_limit_bytes", "lb_policy", "load_assignment", "health_checks",
 			"max_requests_per_connection", "circuit_breakers", "common_http_protocol_options", "http_protocol_options",
-			"typed_extension_protocol_options", "dns_refresh_rate",
+			"http2_protocol_options", "protocol_selection", "typed_extension_protocol_options", "dns_refresh_rate",
 			"dns_failure_refresh_rate", "respect_dns_ttl", "dns_lookup_family", "dns_resolvers",
 			"use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config", "outlier_detection",
 			"cleanup_interval", "upstream_bind_config", "original_dst_lb_config", "common_lb_config",
 			"transport_socket", "upstream_connection_options", "close_connections_on_host_health_failure",
 			"ignore_health_on_host_removal", "load_balancing_policy"),
 		// The decoder looks at these itself.
-		protofields.Opaque("metadata", "least_request_lb_config", "round_robin_lb_config", "http2_protocol_options"),
-		protofields.Ignore("auto SNI is a matter of TLS, which is not supported yet", "upstream_http_protocol_options"),
+		protofields.Opaque("upstream_http_protocol_options", "metadata", "least_request_lb_config", "round_robin_lb_config"),
 		protofields.Ignore("look-ups are made without jitter", "dns_jitter"),
 		protofields.Ignore("all statistics are kept", "stats_matcher", "track_cluster_stats"),
 		protofields.Ignore("statistics of timeout budgets are not kept", "track_timeout_budgets"),
@@ -105,12 +106,11 @@ func addClusterFields(t *protofields.Table) {
 		protofields.Ignore("a cluster serves once its endpoints are known or 15 s have passed", "wait_for_warm_on_init"),
 		protofields.Ignore("a full buffer stops reading until it is written", "per_connection_buffer_high_watermark_timeout"),
 		protofields.Observe("load reports are not sent", "lrs_server", "lrs_report_endpoint_metrics"),
-		protofields.Refuse("transport sockets by endpoint are not supported: there is no TLS yet",
+		protofields.Refuse("transport sockets by endpoint are not supported; use transport_socket",
 			"transport_socket_matches", "transport_socket_matcher"),
 		protofields.Refuse(noSubsets, "lb_subset_config={}"),
 		protofields.Refuse("RING_HASH is not supported; use LEAST_REQUEST", "ring_hash_lb_config"),
 		protofields.Refuse("MAGLEV is not supported; use LEAST_REQUEST", "maglev_lb_config"),
-		protofields.Refuse("write explicit_http_config in typed_extension_protocol_options", "protocol_selection"),
 		protofields.Refuse("upstream network filters are not supported", "filters"),
 		protofields.Refuse("generic upstreams are not supported", "upstream_config"),
 		protofields.Refuse("connections are pooled for all clients", "connection_pool_per_downstream_connection"),

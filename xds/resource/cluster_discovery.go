@@ -45,14 +45,15 @@ func (s *scope) discovery(p *at, c *mesh.Cluster, m *clusterv3.Cluster) {
 
 func (s *scope) edsCluster(p *at, c *mesh.Cluster, m *clusterv3.Cluster) {
 	c.Discovery = mesh.EDS
-	c.EDSName = orDefault(m.GetEdsClusterConfig().GetServiceName(), m.GetName())
-	s.eds = c.EDSName
 	ep := p.field("eds_cluster_config")
 	if m.GetEdsClusterConfig() == nil {
 		s.errorf(ep, "is required for type EDS")
 		return
 	}
-	s.source(ep.field("eds_config"), m.GetEdsClusterConfig().GetEdsConfig())
+	name := orDefault(m.GetEdsClusterConfig().GetServiceName(), m.GetName())
+	c.EDSName = s.from(ep.field("eds_config"), mesh.KindEndpoints, name,
+		"cluster."+orDefault(m.GetAltStatName(), m.GetName()), m.GetEdsClusterConfig().GetEdsConfig())
+	s.eds = c.EDSName
 	if m.GetLoadAssignment() != nil {
 		s.notef(p.field("load_assignment"), "the endpoints of an EDS cluster come from the control plane")
 	}

@@ -3,8 +3,6 @@
 package resource
 
 import (
-	"slices"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
@@ -13,10 +11,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 )
 
-const (
-	optionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-	noHTTP2    = "HTTP/2 to upstreams is not supported yet; supported: http_protocol_options (HTTP/1)"
-)
+const optionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // upstreamHTTP reads how HTTP is spoken to a cluster: from the typed options, or from the older fields of the cluster.
 func (s *scope) upstreamHTTP(p *at, c *mesh.Cluster, m *clusterv3.Cluster) {
@@ -25,6 +20,7 @@ func (s *scope) upstreamHTTP(p *at, c *mesh.Cluster, m *clusterv3.Cluster) {
 		MaxRequestsPerConnection: int(m.GetMaxRequestsPerConnection().GetValue()),
 		MaxHeaderBytes:           s.d.opt.Limits.HeaderBytes,
 		MaxHeaderCount:           s.d.opt.Limits.HeaderCount,
+		HTTP2:                    s.http2(p.field("http2_protocol_options"), m.GetHttp2ProtocolOptions(), outboundStreams),
 	}
 	for _, key := range sortedKeys(m.GetTypedExtensionProtocolOptions()) {
 		ep := p.entry("typed_extension_protocol_options", key)
@@ -43,7 +39,10 @@ func (s *scope) upstreamHTTP(p *at, c *mesh.Cluster, m *clusterv3.Cluster) {
 	s.commonUpstream(p.field("common_http_protocol_options"), &c.HTTP, m.GetCommonHttpProtocolOptions())
 	s.upstreamHTTP1(p.field("http_protocol_options"), m.GetHttpProtocolOptions())
 	if m.GetHttp2ProtocolOptions() != nil {
-		s.http2(p.field("http2_protocol_options"), c)
+		c.HTTP.Protocol = mesh.UpstreamHTTP2
+	}
+	if m.GetProtocolSelection() == clusterv3.Cluster_USE_DOWNSTREAM_PROTOCOL {
+		c.HTTP.Protocol = mesh.UpstreamAsDownstream
 	}
 }
 
@@ -69,22 +68,23 @@ func (s *scope) httpOptions(p *at, c *mesh.Cluster, m *upstreamhttpv3.HttpProtoc
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions:
 			s.upstreamHTTP1(ep.field("http_protocol_options"), y.HttpProtocolOptions)
 		case *upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions:
-			s.http2(ep.field("http2_protocol_options"), c)
+			c.HTTP.Protocol = mesh.UpstreamHTTP2
+			c.HTTP.HTTP2 = s.http2(ep.field("http2_protocol_options"), y.Http2ProtocolOptions, outboundStreams)
 		}
 	case *upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig:
 		c.HTTP.Protocol = mesh.UpstreamAsDownstream
-		s.upstreamHTTP1(p.field("use_downstream_protocol_config").field("http_protocol_options"),
-			x.UseDownstreamProtocolConfig.GetHttpProtocolOptions())
+		dp, m := p.field("use_downstream_protocol_config"), x.UseDownstreamProtocolConfig
+		s.upstreamHTTP1(dp.field("http_protocol_options"), m.GetHttpProtocolOptions())
+		c.HTTP.HTTP2 = s.http2(dp.field("http2_protocol_options"), m.GetHttp2ProtocolOptions(), outboundStreams)
+	case *upstreamhttpv3.HttpProtocolOptions_AutoConfig:
+		c.HTTP.Protocol = mesh.UpstreamNegotiated
+		if c.TLS == nil {
+			s.errorf(p.field("auto_config"), "needs a transport_socket with TLS: the protocol is chosen by ALPN; use explicit_http_config")
+		}
+		ap, m := p.field("auto_config"), x.AutoConfig
+		s.upstreamHTTP1(ap.field("http_protocol_options"), m.GetHttpProtocolOptions())
+		c.HTTP.HTTP2 = s.http2(ap.field("http2_protocol_options"), m.GetHttp2ProtocolOptions(), outboundStreams)
 	}
-}
-
-// http2 accepts HTTP/2 for the cluster of the control plane only: the xDS stream is gRPC's and no request goes there.
-func (s *scope) http2(p *at, c *mesh.Cluster) {
-	if !slices.Contains(s.d.opt.ControlPlane, c.Name) {
-		s.errorf(p, noHTTP2)
-		return
-	}
-	c.HTTP.Protocol = mesh.UpstreamHTTP2
 }
 
 func (s *scope) commonUpstream(p *at, u *mesh.UpstreamHTTP, m *corev3.HttpProtocolOptions) {
@@ -113,9 +113,6 @@ func (s *scope) upstreamHTTP1(p *at, m *corev3.Http1ProtocolOptions) {
 			s.notef(p.field(field), "it is a connection manager's option, as in Envoy")
 		}
 	}
-	if m.GetEnableTrailers() {
-		s.errorf(p.field("enable_trailers"), "trailers of answers are not passed on; leave it out")
-	}
 	if m.GetSendFullyQualifiedUrl() {
 		s.errorf(p.field("send_fully_qualified_url"), "requests are sent with a path; leave it out")
 	}
@@ -123,9 +120,8 @@ func (s *scope) upstreamHTTP1(p *at, m *corev3.Http1ProtocolOptions) {
 
 func addUpstreamHTTPFields(t *protofields.Table) {
 	t.Add(&upstreamhttpv3.HttpProtocolOptions{},
-		protofields.Honour("common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config"),
-		protofields.Ignore("auto SNI is a matter of TLS, which is not supported yet", "upstream_http_protocol_options"),
-		protofields.Refuse("the protocol is not negotiated: there is no TLS yet; use explicit_http_config", "auto_config"),
+		protofields.Honour("common_http_protocol_options", "explicit_http_config", "use_downstream_protocol_config", "auto_config"),
+		protofields.Opaque("upstream_http_protocol_options"), // see autoSNI
 		protofields.Refuse("upstream filters are not supported", "http_filters"),
 		protofields.Refuse("headers are validated strictly", "header_validation_config"),
 		protofields.Refuse("5xx answers are failures; leave it out", "outlier_detection={}"),
@@ -133,10 +129,12 @@ func addUpstreamHTTPFields(t *protofields.Table) {
 		protofields.Ignore(noHashing, "hash_policy"),
 		protofields.Refuse("a retry policy stands on a route or a virtual host", "retry_policy"))
 	t.Add(&upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{},
-		protofields.Honour("http_protocol_options"),
-		protofields.Opaque("http2_protocol_options"),
+		protofields.Honour("http_protocol_options", "http2_protocol_options"),
 		protofields.Refuse("HTTP/3 is not supported", "http3_protocol_options"))
 	t.Add(&upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{},
-		protofields.Honour("http_protocol_options"),
-		protofields.Ignore("HTTP/2 and HTTP/3 are not spoken yet", "http2_protocol_options", "http3_protocol_options"))
+		protofields.Honour("http_protocol_options", "http2_protocol_options"),
+		protofields.Ignore("HTTP/3 is not spoken", "http3_protocol_options"))
+	t.Add(&upstreamhttpv3.HttpProtocolOptions_AutoHttpConfig{},
+		protofields.Honour("http_protocol_options", "http2_protocol_options"),
+		protofields.Refuse("HTTP/3 is not supported", "http3_protocol_options", "alternate_protocols_cache_options"))
 }

@@ -3,6 +3,7 @@
 package resource
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net/netip"
@@ -93,7 +94,7 @@ func (s *scope) port(p *at, a *corev3.SocketAddress) uint16 {
 		s.errorf(p.field("protocol"), "%s is not supported; supported: TCP", a.GetProtocol())
 	}
 	if a.GetPortValue() > 65535 {
-		return 0 // the generated rules said so
+		return 0 // the rules of the proto file said so
 	}
 	return uint16(a.GetPortValue())
 }
@@ -163,6 +164,11 @@ func (s *scope) dataSource(p *at, d *corev3.DataSource, max int) []byte {
 	if len(b) > max {
 		s.errorf(p, "holds %d bytes, of which %d are allowed", len(b), max)
 		return nil
+	}
+	switch d.GetSpecifier().(type) {
+	case *corev3.DataSource_Filename, *corev3.DataSource_EnvironmentVariable:
+		sum := sha256.Sum256(append(s.loaded, b...))
+		s.loaded = sum[:16]
 	}
 	return b
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/internal/protorules"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -60,9 +62,10 @@ type Options struct {
 	// ListenerConnections are the connection limits of listeners by name, from the runtime keys
 	// envoy.resource_limits.listener.<name>.connection_limit.
 	ListenerConnections map[string]int
-	// ControlPlane are the clusters, or target URIs, that the one xDS stream goes to. A cluster of this name may speak
-	// HTTP/2, and a config source that names it is read over that stream.
+	// ControlPlane are the clusters that a config source may name: those whose endpoints the bootstrap holds.
 	ControlPlane []string
+	// NoADS says that there is no aggregated stream, so that nothing can come over it.
+	NoADS bool
 	// DNS says whom DNS clusters ask that do not say it themselves: of its fields, Resolvers, UseTCP and NoSearch count.
 	DNS mesh.DNS
 	// AddFields adds to the table of fields, for messages that only the caller reads.
@@ -76,6 +79,7 @@ type Options struct {
 type Decoder struct {
 	opt    Options
 	fields *protofields.Table
+	rules  *protorules.Table
 }
 
 // Decoded is one accepted resource.
@@ -92,8 +96,13 @@ type Decoded struct {
 	Unknown int
 }
 
-// Refs are names of other resources, sorted, each once.
+// Refs are names of other resources, sorted, each once. Those of route tables and of endpoints are keys; see
+// internal/sourcekey.
 type Refs struct {
+	// Sources are where the keys lead to, without ADS, and Timeouts how long those are waited for that do not wait 15 s; 0
+	// is for ever.
+	Sources  []Source
+	Timeouts map[string]time.Duration
 	// RouteTables come from connection managers that take their routes by name.
 	RouteTables []string
 	// Clusters come from routes, TCP proxies and extensions. Names that a request header holds are not among them.
@@ -111,7 +120,7 @@ func New(opt Options) *Decoder {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
-	d := &Decoder{opt: opt, fields: Fields()}
+	d := &Decoder{opt: opt, fields: Fields(), rules: protorules.NewTable()}
 	if opt.AddFields != nil {
 		opt.AddFields(d.fields)
 	}
@@ -127,6 +136,8 @@ func Fields() *protofields.Table {
 	addListenerFields(t)
 	addHTTPFields(t)
 	addTCPFields(t)
+	addTLSFields(t)
+	addTLSValidationFields(t)
 	addAccessLogFields(t)
 	addRouteFields(t)
 	addRetryFields(t)
@@ -137,6 +148,7 @@ func Fields() *protofields.Table {
 	addProtectionFields(t)
 	addHealthCheckFields(t)
 	addUpstreamHTTPFields(t)
+	addHTTP2Fields(t)
 	addDNSFields(t)
 	addEndpointFields(t)
 	addPerFilterFields(t)
@@ -163,7 +175,9 @@ func (d *Decoder) Decode(typeURL string, b []byte, version string) (Decoded, err
 		return out, err
 	}
 	out.Value = value
-	out.Refs = Refs{RouteTables: unique(s.tables), Clusters: unique(s.clusters), Endpoints: s.eds}
+	out.Refs = Refs{
+		RouteTables: unique(s.tables), Clusters: unique(s.clusters), Endpoints: s.eds, Sources: s.sources, Timeouts: s.timeouts,
+	}
 	return out, nil
 }
 
@@ -234,6 +248,12 @@ type scope struct {
 	unknown          int
 	tables, clusters []string
 	eds              string
+	// clientCerts says that the filter chain asks clients for certificates.
+	clientCerts bool
+	// loaded is a digest of what data sources read from elsewhere; nil where they read nothing.
+	loaded   []byte
+	sources  []Source
+	timeouts map[string]time.Duration
 }
 
 func (s *scope) errorf(p *at, format string, args ...any) {
@@ -247,7 +267,7 @@ func (s *scope) notef(p *at, format string, args ...any) {
 	s.note(p.String(), fmt.Sprintf(format, args...))
 }
 
-// read unmarshals a message and lets the generated rules and the field table have their say. It returns false where
+// read unmarshals a message and lets the rules of the proto files and the field table have their say. It returns false where
 // there is nothing to decode; true does not mean that there were no errors.
 func (s *scope) read(p *at, b []byte, m proto.Message) bool {
 	err := proto.UnmarshalOptions{RecursionLimit: maxDepth}.Unmarshal(b, m)
@@ -255,13 +275,13 @@ func (s *scope) read(p *at, b []byte, m proto.Message) bool {
 		s.errorf(p, "not a valid %s message: %s", m.ProtoReflect().Descriptor().FullName(), protoText(err))
 		return false
 	}
-	s.check(p, m, len(b))
+	s.check(p, m)
 	return true
 }
 
-// check applies the generated rules and the field table to a message of the given serialized size.
-func (s *scope) check(p *at, m proto.Message, size int) {
-	s.validate(p, m, size)
+// check applies the rules of the proto files and the field table to a message.
+func (s *scope) check(p *at, m proto.Message) {
+	s.validate(p, m)
 	s.unknown += s.d.fields.Walk(m, func(f protofields.Finding) {
 		switch {
 		case f.Class == protofields.NoEffect,

@@ -120,8 +120,32 @@ func Differences() []Difference {
 			"ejection by success rate is not there; consecutive failures eject",
 		},
 		{
-			"HttpConnectionManager.codec_type: AUTO, Cluster: HTTP/2", "HTTP/1 and HTTP/2", "HTTP/1",
-			"HTTP/2 is not there yet; where it is asked for it is refused",
+			"HttpConnectionManager.http2_protocol_options.max_concurrent_streams", "1,024", "100",
+			"what one client connection can have in work is bounded; the streams that we open to an upstream stay at 1,024",
+		},
+		{
+			"Http2ProtocolOptions.initial_stream_window_size, initial_connection_window_size", "16 MiB, 24 MiB", "256 KiB, 1 MiB",
+			"memory per connection is bounded for the connections that may be open",
+		},
+		{
+			"Http2ProtocolOptions.connection_keepalive", "none", "a PING after 30 s, answered within 10 s",
+			"a connection whose other end is gone is noticed before a request is lost on it",
+		},
+		{
+			"FilterChain.transport_socket_connect_timeout", "off", "10 s, of 1,000 handshakes at a time in the process",
+			"a client that does not get on with its handshake must not hold a connection",
+		},
+		{
+			"CommonTlsContext.alpn_protocols: the client offers none of them", "no protocol is negotiated", "the handshake fails",
+			"RFC 7301; what a client did not mean to speak must not be taken for something else",
+		},
+		{
+			"CommonTlsContext.validation_context of a listener: resumption of sessions", "on", "off",
+			"a certificate counts for the connection on which it was shown",
+		},
+		{
+			"TLS: the connection ends without close_notify", "an end in order", "an error",
+			"whoever is on the way could cut an answer short, and nobody would know",
 		},
 	}
 }

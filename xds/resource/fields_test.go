@@ -18,6 +18,7 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -33,7 +34,7 @@ func TestFieldsCoverEveryMessage(t *testing.T) {
 		&listenerv3.Listener{}, &routev3.RouteConfiguration{}, &clusterv3.Cluster{}, &endpointv3.ClusterLoadAssignment{},
 		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &routerv3.Router{}, &routev3.FilterConfig{},
 		&upstreamhttpv3.HttpProtocolOptions{}, &uuidv3.UuidRequestIdConfig{}, &dnsclusterv3.DnsCluster{},
-		&caresv3.CaresDnsResolverConfig{}, &breakerv1.Breaker{}, &fallbackv1.Fallback{},
+		&caresv3.CaresDnsResolverConfig{}, &tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{}, &breakerv1.Breaker{}, &fallbackv1.Fallback{},
 	} {
 		if missing := table.Uncovered(root); len(missing) > 0 {
 			t.Errorf("%s: no rules for %v", root.ProtoReflect().Descriptor().FullName(), missing)

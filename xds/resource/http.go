@@ -37,6 +37,7 @@ func (s *scope) httpManager(p *at, m *hcmv3.HttpConnectionManager) *mesh.HTTPMan
 		h.MaxHeaderBytes = int(kb.GetValue()) << 10
 	}
 	s.http1(p.field("http_protocol_options"), h, m.GetHttpProtocolOptions())
+	h.HTTP2 = s.http2(p.field("http2_protocol_options"), m.GetHttp2ProtocolOptions(), inboundStreams)
 	s.requestID(p.field("request_id_extension"), m.GetRequestIdExtension())
 	s.routes(p, h, m)
 	s.httpFilters(p, h, m.GetHttpFilters())
@@ -49,8 +50,10 @@ func (s *scope) codec(p *at, c hcmv3.HttpConnectionManager_CodecType) mesh.Codec
 		return mesh.CodecAuto
 	case hcmv3.HttpConnectionManager_HTTP1:
 		return mesh.CodecHTTP1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		return mesh.CodecHTTP2
 	}
-	s.errorf(p.field("codec_type"), "%s is not supported yet; supported: AUTO, HTTP1", c)
+	s.errorf(p.field("codec_type"), "%s is not supported; supported: AUTO, HTTP1, HTTP2", c)
 	return mesh.CodecAuto
 }
 
@@ -80,6 +83,11 @@ func (s *scope) trust(p *at, h *mesh.HTTPManager, m *hcmv3.HttpConnectionManager
 		s.errorf(p.field("forward_client_cert_details"), "%s is not supported: x-forwarded-client-cert of a plain "+
 			"connection is removed; supported: SANITIZE, FORWARD_ONLY, APPEND_FORWARD, SANITIZE_SET", c)
 	default:
+		if s.clientCerts {
+			s.errorf(p.field("forward_client_cert_details"), "%s is not supported yet where clients show certificates; supported: "+
+				"SANITIZE, which removes x-forwarded-client-cert", c)
+			break
+		}
 		s.notef(p.field("forward_client_cert_details"), "there are no client certificates without TLS, so "+
 			"x-forwarded-client-cert is removed, as Envoy does on plain connections")
 	}
@@ -145,9 +153,10 @@ func (s *scope) requestID(p *at, m *hcmv3.RequestIDExtension) {
 func (s *scope) routes(p *at, h *mesh.HTTPManager, m *hcmv3.HttpConnectionManager) {
 	switch x := m.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_Rds:
-		h.RouteTable = x.Rds.GetRouteConfigName()
-		s.source(p.field("rds").field("config_source"), x.Rds.GetConfigSource())
-		if h.RouteTable == "" {
+		name := x.Rds.GetRouteConfigName()
+		h.RouteTable = s.from(p.field("rds").field("config_source"), mesh.KindRouteTable, name,
+			"http."+m.GetStatPrefix()+".rds."+name, x.Rds.GetConfigSource())
+		if name == "" {
 			s.errorf(p.field("rds").field("route_config_name"), "must not be empty")
 			return
 		}

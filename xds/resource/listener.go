@@ -6,12 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	rawbufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/protofields"
@@ -137,14 +137,32 @@ func (s *scope) filterChain(p *at, m *listenerv3.FilterChain) *mesh.FilterChain 
 		Key:   contentKey(m),
 		Match: s.chainMatch(p.field("filter_chain_match"), m.GetFilterChainMatch()),
 	}
-	s.transportSocket(p.field("transport_socket"), m.GetTransportSocket())
+	s.loaded = nil
+	c.TLS = s.transportSocket(p.field("transport_socket"), m.GetTransportSocket(), false)
+	s.clientCerts = c.TLS != nil && c.TLS.Validation != nil
+	if c.TLS != nil {
+		c.HandshakeTimeout = s.handshakeTimeout(p, m)
+	}
 	for i, f := range m.GetFilters() {
 		s.networkFilter(p.item("filters", i), c, f)
 	}
 	if c.HTTP == nil && c.TCP == nil {
 		s.errorf(p.field("filters"), "must end with %s or %s", managerType, tcpProxyType)
 	}
+	if s.loaded != nil {
+		c.Key += hex.EncodeToString(s.loaded)
+	}
 	return c
+}
+
+// handshakeTimeout reads how long a handshake may take. Envoy sets no limit by default, which lets clients hold
+// connections for nothing.
+func (s *scope) handshakeTimeout(p *at, m *listenerv3.FilterChain) time.Duration {
+	d := s.durationOr(p, "transport_socket_connect_timeout", m.GetTransportSocketConnectTimeout(), mesh.DefaultHandshakeTimeout)
+	if d == 0 {
+		return mesh.DefaultHandshakeTimeout
+	}
+	return d
 }
 
 // contentKey is equal for equal messages. Any is compared by its bytes, as it came.
@@ -191,20 +209,6 @@ func (s *scope) networkFilter(p *at, c *mesh.FilterChain, f *listenerv3.Filter) 
 	}
 }
 
-// transportSocket accepts plain text only. Anything else must not be taken for it.
-func (s *scope) transportSocket(p *at, m *corev3.TransportSocket) {
-	if m == nil {
-		return
-	}
-	t := unwrap(m.GetTypedConfig())
-	if !isType(t, &rawbufferv3.RawBuffer{}) {
-		s.errorf(p.field("typed_config"), "%s is not supported yet; supported: envoy.extensions.transport_sockets."+
-			"raw_buffer.v3.RawBuffer", orDefault(t.name, "a transport socket without a type"))
-		return
-	}
-	s.message(p.field("typed_config"), t, &rawbufferv3.RawBuffer{})
-}
-
 func addListenerFields(t *protofields.Table) {
 	t.Add(&listenerv3.Listener{},
 		protofields.Honour("name", "address", "stat_prefix", "filter_chains", "use_original_dst", "default_filter_chain",
@@ -232,9 +236,8 @@ func addListenerFields(t *protofields.Table) {
 		protofields.Refuse("internal listeners are not supported", "internal_listener"))
 	t.Add(&listenerv3.Listener_DeprecatedV1{}, protofields.Honour("bind_to_port"))
 	t.Add(&listenerv3.FilterChain{},
-		protofields.Honour("filter_chain_match", "filters", "transport_socket", "name"),
+		protofields.Honour("filter_chain_match", "filters", "transport_socket", "transport_socket_connect_timeout", "name"),
 		protofields.Ignore("nothing here reads filter chain metadata", "metadata"),
-		protofields.Ignore("there is no handshake without TLS", "transport_socket_connect_timeout"),
 		protofields.Refuse("the PROXY protocol is not supported", "use_proxy_proto=false"))
 	t.Add(&listenerv3.Filter{}, protofields.Honour("name", "typed_config"),
 		protofields.Refuse("filters over ECDS are not supported; use typed_config", "config_discovery"))
@@ -247,5 +250,4 @@ func addListenerFields(t *protofields.Table) {
 		protofields.Honour("destination_port", "prefix_ranges", "direct_source_prefix_ranges", "source_type",
 			"source_prefix_ranges", "source_ports", "server_names", "transport_protocol", "application_protocols"),
 		protofields.Refuse("Envoy does not implement it either; use prefix_ranges", "address_suffix", "suffix_len"))
-	t.Add(&rawbufferv3.RawBuffer{})
 }

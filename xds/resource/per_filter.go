@@ -41,9 +41,16 @@ func (s *scope) perFilter(p *at, m map[string]*anypb.Any, fallback **mesh.Fallba
 			s.placeFallback(ep, fallback, config)
 			continue
 		}
-		ext := mesh.Extension{Name: key}
+		ext, category := mesh.Extension{Name: key}, registry.HTTPFilter
+		if key == mesh.TapPolicyKey {
+			category = registry.RoutePolicy
+		}
 		if config != nil {
-			if ext, ok = s.extension(ep, registry.HTTPFilter, key, config, wrapper.GetIsOptional()); !ok {
+			if info, known := s.d.opt.Parsers.Lookup(category, unwrap(config).name); known && info.ChainOnly {
+				s.errorf(ep, "%s takes no configuration here; it may be turned off with a FilterConfig whose disabled is true", info.Name)
+				continue
+			}
+			if ext, ok = s.extension(ep, category, key, config, wrapper.GetIsOptional()); !ok {
 				continue
 			}
 		}

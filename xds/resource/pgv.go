@@ -4,131 +4,43 @@ package resource
 
 import (
 	"regexp"
-	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/internal/protorules"
 )
 
-// The generated validation code speaks of Go: "RouteValidationError.Match: value is required". This file turns that
-// into the field paths of the proto files and into words that say what is allowed.
+// The rules of the proto files speak of values: "value must be greater than 0s". This file turns that into words that say
+// what is allowed.
 
-// maxValidateAll is the size up to which all violations of a message are looked for. The generated code collects them
-// without a bound, so that a long message with nothing but mistakes would cost a hundred times what it costs to read it.
-const maxValidateAll = 128 << 10
-
-// validate applies the rules that the proto files carry. size is the serialized size of the message.
-func (s *scope) validate(p *at, m proto.Message, size int) {
-	v, ok := m.(interface {
-		ValidateAll() error
-		Validate() error
-	})
-	if !ok {
-		return
-	}
-	validate := v.ValidateAll
-	if size > maxValidateAll {
-		validate = v.Validate
-	}
-	if err := validate(); err != nil {
-		s.violation(p.String(), m.ProtoReflect().Descriptor(), err)
-	}
-}
-
-// violation walks down a validation error beside the message's descriptor. An error is a list of errors, an error with
-// a cause in a nested message, or an error of its own.
-func (s *scope) violation(path string, d protoreflect.MessageDescriptor, err error) {
-	if s.full() {
-		return
-	}
-	if list, ok := err.(interface{ AllErrors() []error }); ok {
-		for _, e := range list.AllErrors() {
-			s.violation(path, d, e)
+// validate applies the rules that the proto files carry.
+func (s *scope) validate(p *at, m proto.Message) {
+	s.d.rules.Check(m, func(v protorules.Violation) bool {
+		if v.Oneof != nil {
+			s.oneof(p.join(v.Path), v.Oneof)
+		} else {
+			s.fail(p.join(v.Path), allowed(v.Field, v.Reason))
 		}
-		return
-	}
-	v, ok := err.(fieldViolation)
-	if !ok {
-		s.fail(path, err.Error())
-		return
-	}
-	name, index, _ := strings.Cut(v.Field(), "[")
-	fd := fieldByGoName(d, name)
-	if fd == nil {
-		s.oneof(path, d, name, v.Reason())
-		return
-	}
-	path = fieldPath(path, fd, strings.TrimSuffix(index, "]"))
-	if fd.IsMap() {
-		fd = fd.MapValue()
-	}
-	if v.Cause() != nil && fd.Message() != nil && v.Reason() == "embedded message failed validation" {
-		s.violation(path, fd.Message(), v.Cause())
-		return
-	}
-	s.fail(path, allowed(fd, v.Reason()))
-}
-
-// fieldViolation is what the generated error types have in common.
-type fieldViolation interface {
-	Field() string
-	Reason() string
-	Cause() error
-}
-
-// fieldPath appends a field to a path. index is a list index or a map key, "" where there is none.
-func fieldPath(path string, fd protoreflect.FieldDescriptor, index string) string {
-	if path != "" {
-		path += "."
-	}
-	path += string(fd.Name())
-	switch {
-	case fd.IsMap():
-		return path + "[" + strconv.Quote(index) + "]"
-	case index != "":
-		return path + "[" + index + "]"
-	}
-	return path
+		return !s.full()
+	})
 }
 
 // oneof reports a rule about a group of fields of which one has to be set; those that are refused are not offered.
-func (s *scope) oneof(path string, d protoreflect.MessageDescriptor, goName, reason string) {
-	for i := range d.Oneofs().Len() {
-		o := d.Oneofs().Get(i)
-		if !sameName(string(o.Name()), goName) {
-			continue
-		}
-		var names []string
-		for j := range o.Fields().Len() {
-			if fd := o.Fields().Get(j); s.d.fields.Class(fd) == protofields.Honoured {
-				names = append(names, string(fd.Name()))
-			}
-		}
-		text := strings.Join(names, ", ") + " is required"
-		if len(names) > 1 {
-			text = "one of " + text
-		}
-		s.fail(path, text)
-		return
-	}
-	s.fail(path, goName+": "+reason)
-}
-
-func fieldByGoName(d protoreflect.MessageDescriptor, goName string) protoreflect.FieldDescriptor {
-	for i := range d.Fields().Len() {
-		if fd := d.Fields().Get(i); sameName(string(fd.Name()), goName) {
-			return fd
+func (s *scope) oneof(path string, o protoreflect.OneofDescriptor) {
+	var names []string
+	for i := range o.Fields().Len() {
+		if fd := o.Fields().Get(i); s.d.fields.Class(fd) == protofields.Honoured {
+			names = append(names, string(fd.Name()))
 		}
 	}
-	return nil
-}
-
-// sameName compares a proto name with the Go name that the generator made of it.
-func sameName(proto, goName string) bool {
-	return strings.EqualFold(strings.ReplaceAll(proto, "_", ""), strings.ReplaceAll(goName, "_", ""))
+	text := strings.Join(names, ", ") + " is required"
+	if len(names) > 1 {
+		text = "one of " + text
+	}
+	s.fail(path, text)
 }
 
 var (
@@ -136,7 +48,7 @@ var (
 	inRange      = regexp.MustCompile(`^value must be inside range ([\[(])(.*), (.*)([\])])$`)
 )
 
-// allowed turns a reason of the generated code into words.
+// allowed turns the reason of a violation into words.
 func allowed(fd protoreflect.FieldDescriptor, reason string) string {
 	if m := atLeastItems.FindStringSubmatch(reason); m != nil {
 		return "must have at least " + m[1] + plural(" item", m[1])
@@ -197,6 +109,9 @@ func plural(word, n string) string {
 // enumNames returns the values of an enum that are not deprecated.
 func enumNames(fd protoreflect.FieldDescriptor) []string {
 	var out []string
+	if fd.IsMap() {
+		fd = fd.MapValue()
+	}
 	if fd.Enum() == nil {
 		return nil
 	}

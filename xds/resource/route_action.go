@@ -6,9 +6,11 @@ import (
 	"math"
 	"net/http"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/mesh"
@@ -35,6 +37,7 @@ func (s *scope) routeAction(p *at, r *mesh.Route, m *routev3.RouteAction) *mesh.
 		v := s.duration(p.field("max_stream_duration"), "max_stream_duration", d)
 		a.MaxStreamDuration = &v
 	}
+	s.grpcTimeouts(p, a, m)
 	if rw := m.GetRegexRewrite(); rw != nil {
 		a.RegexRewrite = s.rewrite(p.field("regex_rewrite"), rw)
 		if a.PrefixRewrite != "" {
@@ -46,6 +49,35 @@ func (s *scope) routeAction(p *at, r *mesh.Route, m *routev3.RouteAction) *mesh.
 	}
 	s.targets(p, a, m)
 	return a
+}
+
+// grpcTimeouts reads both ways to say what is made of the grpc-timeout header. Where there is a max_stream_duration, the
+// older way has no effect, as in Envoy.
+func (s *scope) grpcTimeouts(p *at, a *mesh.RouteAction, m *routev3.RouteAction) {
+	optional := func(p *at, field string, d *durationpb.Duration) *time.Duration {
+		if d == nil {
+			return nil
+		}
+		v := s.duration(p, field, d)
+		return &v
+	}
+	g := &a.GRPC
+	//lint:ignore SA1019 Envoy still reads the deprecated fields.
+	g.Max, g.Offset = optional(p, "max_grpc_timeout", m.GetMaxGrpcTimeout()), s.duration(p, "grpc_timeout_offset", m.GetGrpcTimeoutOffset())
+	d := m.GetMaxStreamDuration()
+	if d == nil {
+		return
+	}
+	g.Durations = true
+	dp := p.field("max_stream_duration")
+	g.HeaderMax = optional(dp, "grpc_timeout_header_max", d.GetGrpcTimeoutHeaderMax())
+	g.HeaderOffset = s.duration(dp, "grpc_timeout_header_offset", d.GetGrpcTimeoutHeaderOffset())
+	switch {
+	case g.Max != nil:
+		s.notef(p.field("max_grpc_timeout"), "max_stream_duration takes its place, as in Envoy")
+	case m.GetTimeout() != nil:
+		s.notef(p.field("timeout"), "max_stream_duration takes its place, as in Envoy")
+	}
 }
 
 // targets reads the cluster, or the clusters, that a route forwards to.
@@ -207,11 +239,9 @@ func addRouteActionFields(t *protofields.Table) {
 		protofields.Honour("cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code",
 			"prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header",
 			"host_rewrite_path_regex", "append_x_forwarded_host", "timeout", "idle_timeout", "retry_policy", "priority",
-			"upgrade_configs", "max_stream_duration"),
+			"upgrade_configs", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset"),
 		protofields.Ignore(noHashing, "hash_policy"),
 		protofields.Ignore("rate limits are not supported", "include_vh_rate_limits"),
-		protofields.Ignore("the grpc-timeout header is not read: gRPC is not served yet",
-			"max_grpc_timeout", "grpc_timeout_offset"),
 		protofields.Ignore("stalled writes are bounded by the idle timeout", "flush_timeout"),
 		protofields.Refuse("cluster specifier plug-ins are not supported",
 			"cluster_specifier_plugin", "inline_cluster_specifier_plugin"),
@@ -226,9 +256,7 @@ func addRouteActionFields(t *protofields.Table) {
 		protofields.Refuse("internal redirects are not supported", "internal_redirect_policy",
 			"internal_redirect_action", "max_internal_redirects"),
 		protofields.Refuse(noHedging, "hedge_policy={}"))
-	t.Add(&routev3.RouteAction_MaxStreamDuration{}, protofields.Honour("max_stream_duration"),
-		protofields.Ignore("the grpc-timeout header is not read: gRPC is not served yet",
-			"grpc_timeout_header_max", "grpc_timeout_header_offset"))
+	t.Add(&routev3.RouteAction_MaxStreamDuration{}, protofields.Honour("max_stream_duration", "grpc_timeout_header_max", "grpc_timeout_header_offset"))
 	t.Add(&routev3.RouteAction_UpgradeConfig{}, protofields.Honour("upgrade_type", "enabled"),
 		protofields.Refuse("CONNECT is forwarded, not ended here", "connect_config"))
 	t.Add(&routev3.WeightedCluster{},

@@ -34,7 +34,7 @@ func (c *Scope) Fail(path, msg string) { c.s.fail(path, msg) }
 func (c *Scope) Note(path, why string) { c.s.note(path, why) }
 
 // Check applies the rules of the proto files and the table of fields to a message.
-func (c *Scope) Check(path string, m proto.Message) { c.s.check(place(path), m, proto.Size(m)) }
+func (c *Scope) Check(path string, m proto.Message) { c.s.check(place(path), m) }
 
 // Message reads a typed configuration as m, and returns false where it is of another type or cannot be read.
 func (c *Scope) Message(path string, a *anypb.Any, m proto.Message) bool {

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -20,6 +22,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meshtap/meshtap/internal/testcert"
 	"github.com/meshtap/meshtap/xds/resource"
 	"github.com/meshtap/meshtap/xds/resource/resourcetest"
 )
@@ -60,7 +63,7 @@ func runScript(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 	var got, want string
-	opt := resource.Options{Parsers: resourcetest.Parsers(), LookupEnv: lookupEnv}
+	opt := resource.Options{Parsers: resourcetest.Parsers(), LookupEnv: lookupEnv, ReadFile: readFile(t)}
 	for _, f := range ar.Files {
 		if f.Name == "options" {
 			setOptions(t, &opt, string(f.Data))
@@ -113,6 +116,29 @@ func setOptions(t *testing.T, opt *resource.Options, text string) {
 
 func lookupEnv(name string) (string, bool) { return "from the environment", name == "SET" }
 
+// readFile reads the files of testdata, and those of /certs, which are made.
+func readFile(t *testing.T) func(string, int) ([]byte, error) {
+	made := sync.OnceValue(func() map[string][]byte {
+		ca := testcert.New(t)
+		server, other := ca.Issue(t, "server.test"), ca.Issue(t, "other.test")
+		return map[string][]byte{
+			"ca.pem": ca.PEM, "two.pem": append(slices.Clone(ca.PEM), ca.PEM...), "server.pem": server.CertPEM,
+			"server.key": server.KeyPEM, "other.key": other.KeyPEM, "empty.pem": nil, "text.pem": []byte("no certificate\n"),
+		}
+	})
+	return func(name string, limit int) ([]byte, error) {
+		file, ok := strings.CutPrefix(name, "/certs/")
+		if !ok {
+			return resource.ReadFile(name, limit)
+		}
+		b, ok := made()[file]
+		if !ok {
+			return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+		}
+		return b[:min(len(b), limit)], nil
+	}
+}
+
 // decode turns the YAML of a resource into its serialized form, decodes that and writes what came of it.
 func decode(t *testing.T, opt resource.Options, f txtar.File) string {
 	k := kinds[f.Name]
@@ -127,7 +153,10 @@ func decode(t *testing.T, opt resource.Options, f txtar.File) string {
 	}
 	if len(got.Refs.RouteTables)+len(got.Refs.Clusters) > 0 || got.Refs.Endpoints != "" {
 		fmt.Fprintf(&out, "refs: route tables %v, clusters %v, endpoints %q\n",
-			got.Refs.RouteTables, got.Refs.Clusters, got.Refs.Endpoints)
+			shown(got.Refs.RouteTables), got.Refs.Clusters, got.Refs.Endpoints)
+	}
+	for _, src := range got.Refs.Sources {
+		fmt.Fprintf(&out, "source %s\n", src.ID)
 	}
 	if got.Unknown > 0 {
 		fmt.Fprintf(&out, "unknown fields: %d\n", got.Unknown)
@@ -154,4 +183,13 @@ func serialize(t testing.TB, m proto.Message, text []byte) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// shown are keys with "@" before the source; see internal/sourcekey.
+func shown(keys []string) []string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = strings.ReplaceAll(k, "\x00", "@")
+	}
+	return out
 }

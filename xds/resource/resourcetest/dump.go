@@ -5,6 +5,7 @@
 package resourcetest
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -102,6 +103,11 @@ func scalar(v reflect.Value) (string, bool) {
 		return x.String(), true
 	case []byte:
 		return fmt.Sprintf("%q", x), true
+	case *x509.Certificate:
+		if x == nil {
+			return "", false
+		}
+		return "certificate of " + x.Subject.CommonName, true
 	}
 	switch v.Kind() {
 	case reflect.String:

@@ -9,6 +9,7 @@ import (
 	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	grpcwebv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_web/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
@@ -38,6 +39,10 @@ func Parsers() *registry.Parsers {
 		&limitv3.ConnectionLimit{})
 	add(registry.HTTPFilter, "envoy.filters.http.fault", fault, &faultv3.HTTPFault{})
 	add(registry.HTTPFilter, "envoy.filters.http.cors", plain(&corsv3.Cors{}), &corsv3.Cors{}, &corsv3.CorsPolicy{})
+	p.Add(registry.Info{
+		Category: registry.HTTPFilter, Name: "envoy.filters.http.grpc_web", Status: registry.Stable, ChainOnly: true,
+		TypeURLs: []string{string((&grpcwebv3.GrpcWeb{}).ProtoReflect().Descriptor().FullName())},
+	}, plain(&grpcwebv3.GrpcWeb{}))
 	add(registry.AccessLogger, "envoy.access_loggers.file", fileLog, &filelogv3.FileAccessLog{})
 	p.Add(registry.Info{
 		Category: registry.Bootstrap, Name: "envoy.bootstrap.internal_listener", Status: registry.Inert,
