@@ -10,7 +10,7 @@ import (
 
 // Account says where all events are. It is read under one cut: no event moves while it is taken, so for each sink
 //
-//	Produced = Acked + Pending + the sum of Dropped
+//	Produced + Recovered = Acked + Pending + the sum of Dropped
 //
 // holds exactly, and Pending is counted, not computed.
 type Account struct {
@@ -25,25 +25,36 @@ type Account struct {
 
 // SinkAccount is an Account from the point of view of one sink. Pending and Dropped contain those of the rings.
 type SinkAccount struct {
-	Name     string
+	Name string
+	// Produced counts since the sink was there.
 	Produced uint64
+	// Recovered are events of earlier runs that the sink's spool had at the start; they count beside Produced.
+	Recovered uint64
 	// Acked are the events that the bus has taken. An event whose acknowledgement was lost is sent again and counts once.
 	Acked   uint64
 	Pending uint64
 	Dropped [NumReasons]uint64
 	// Retries counts the batches that were sent again.
 	Retries uint64
+	Spool   SpoolAccount
+}
+
+// SpoolAccount is the state of a sink's spool.
+type SpoolAccount struct {
+	// Stored are those of the pending events that are on the disk, Bytes what they and those before them take there.
+	Stored uint64
+	Bytes  int64
+	// Poisoned counts the segments that are not trusted any more, after a write or an fsync that failed.
+	Poisoned uint64
+	// Failing says that the disk does not take events.
+	Failing bool
 }
 
 // Account returns the account of this moment. It stops Observe and Notify for as long as it takes to read it.
 func (t *Tap) Account() Account {
 	t.cut.Lock()
 	defer t.cut.Unlock()
-	rings := make([]*ring, 0, len(t.rings)+1)
-	for i := range t.rings {
-		rings = append(rings, &t.rings[i])
-	}
-	rings = append(rings, &t.notices)
+	rings := t.allRings()
 	for _, r := range rings {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -52,6 +63,20 @@ func (t *Tap) Account() Account {
 		s.q.mu.Lock()
 		defer s.q.mu.Unlock()
 	}
+	return account(rings, t.runners)
+}
+
+// allRings returns the rings, that of the notices last.
+func (t *Tap) allRings() []*ring {
+	rings := make([]*ring, 0, len(t.rings)+1)
+	for i := range t.rings {
+		rings = append(rings, &t.rings[i])
+	}
+	return append(rings, &t.notices)
+}
+
+// account adds up. All locks must be held.
+func account(rings []*ring, runners []*runner) Account {
 	var a Account
 	for _, r := range rings {
 		a.Produced += r.produced
@@ -60,11 +85,15 @@ func (t *Tap) Account() Account {
 			a.Dropped[i] += n
 		}
 	}
-	for _, s := range t.runners {
-		sa := SinkAccount{Name: s.name, Produced: a.Produced, Acked: s.acked, Pending: a.Pending + s.q.pending,
-			Dropped: a.Dropped, Retries: s.retries.Load()}
+	for _, s := range runners {
+		sa := SinkAccount{Name: s.name, Produced: a.Produced - s.before.Produced, Recovered: s.recovered, Acked: s.acked,
+			Pending: a.Pending + s.q.pending, Retries: s.retries.Load()}
 		for i, n := range s.dropped {
-			sa.Dropped[i] += n
+			sa.Dropped[i] = a.Dropped[i] - s.before.Dropped[i] + n
+		}
+		if s.sp != nil {
+			sa.Spool = SpoolAccount{Bytes: s.sp.usage.Bytes, Poisoned: s.sp.usage.Poisoned, Failing: s.sp.failing,
+				Stored: uint64(max(s.sp.stored, 0))}
 		}
 		a.Sinks = append(a.Sinks, sa)
 	}
@@ -80,6 +109,8 @@ const (
 const (
 	tapProduced = iota
 	tapPending
+	tapOff
+	tapThinned
 	tapDropped // one for each reason
 )
 
@@ -88,18 +119,33 @@ const (
 	sinkAcked = iota
 	sinkPending
 	sinkRetries
+	sinkProduced
+	sinkRecovered
+	sinkStored
+	sinkSpoolBytes
+	sinkPoisoned
+	sinkFailing
 	sinkDropped // one for each reason
 )
 
 var tapSchema = &stats.Schema{Name: "meshtap.tap", Own: true, Defs: append([]stats.Def{
 	tapProduced: {Name: "produced", Prom: "produced_total"},
 	tapPending:  {Name: "pending", Kind: stats.Gauge},
+	tapOff:      {Name: "policy_off", Prom: "policy_off_total"},
+	tapThinned:  {Name: "policy_sampled", Prom: "policy_sampled_total"},
 }, droppedDefs()...)}
 
 var sinkSchema = &stats.Schema{Name: "meshtap.tap.sink", Own: true, Defs: append([]stats.Def{
 	sinkAcked:   {Name: "acked", Prom: "acked_total"},
 	sinkPending: {Name: "pending", Kind: stats.Gauge},
 	sinkRetries: {Name: "retries", Prom: "retries_total"},
+
+	sinkProduced:   {Name: "produced", Prom: "produced_total"},
+	sinkRecovered:  {Name: "recovered", Prom: "recovered_total"},
+	sinkStored:     {Name: "spool_events", Kind: stats.Gauge},
+	sinkSpoolBytes: {Name: "spool_bytes", Kind: stats.Gauge},
+	sinkPoisoned:   {Name: "spool_poisoned", Prom: "spool_poisoned_total"},
+	sinkFailing:    {Name: "spool_failing", Kind: stats.Gauge},
 }, droppedDefs()...)}
 
 func droppedDefs() (defs []stats.Def) {
@@ -112,18 +158,20 @@ func droppedDefs() (defs []stats.Def) {
 
 // meter publishes the account in the registry. It belongs to the batcher.
 type meter struct {
+	reg  *stats.Registry
 	last time.Time
 	seen Account
 	tap  *stats.Group
-	sink []*stats.Group
+	sink map[string]*sinkMeter
 }
 
-func newMeter(reg *stats.Registry, runners []*runner) *meter {
-	m := &meter{tap: reg.Group(tapSchema, "meshtap.tap"), seen: Account{Sinks: make([]SinkAccount, len(runners))}}
-	for _, r := range runners {
-		m.sink = append(m.sink, reg.Group(sinkSchema, "meshtap.tap.sink."+r.name, stats.Tag{Name: "meshtap.sink", Value: r.name}))
-	}
-	return m
+type sinkMeter struct {
+	group *stats.Group
+	seen  SinkAccount
+}
+
+func newMeter(reg *stats.Registry) *meter {
+	return &meter{reg: reg, tap: reg.Group(tapSchema, "meshtap.tap"), sink: map[string]*sinkMeter{}}
 }
 
 // tick publishes where publishEvery has passed or the rings are empty, and returns when it wants to be called again if
@@ -149,14 +197,39 @@ func (m *meter) publish(a Account) {
 	m.tap.Add(0, tapProduced, int64(a.Produced-m.seen.Produced))
 	m.tap.Set(tapPending, int64(a.Pending))
 	addDropped(m.tap, tapDropped, &a.Dropped, &m.seen.Dropped)
-	for i, g := range m.sink {
-		s, seen := &a.Sinks[i], &m.seen.Sinks[i]
-		g.Add(0, sinkAcked, int64(s.Acked-seen.Acked))
-		g.Set(sinkPending, int64(s.Pending))
-		g.Add(0, sinkRetries, int64(s.Retries-seen.Retries))
-		addDropped(g, sinkDropped, &s.Dropped, &seen.Dropped)
-	}
 	m.seen = a
+	there := map[string]bool{}
+	for i := range a.Sinks {
+		s := &a.Sinks[i]
+		there[s.Name] = true
+		x := m.sink[s.Name]
+		if x == nil {
+			x = &sinkMeter{group: m.reg.Group(sinkSchema, "meshtap.tap.sink."+s.Name, stats.Tag{Name: "meshtap.sink", Value: s.Name})}
+			m.sink[s.Name] = x
+		}
+		x.publish(s)
+	}
+	for name, x := range m.sink {
+		if !there[name] {
+			x.group.Release()
+			delete(m.sink, name)
+		}
+	}
+}
+
+func (x *sinkMeter) publish(s *SinkAccount) {
+	g, seen := x.group, &x.seen
+	g.Add(0, sinkAcked, int64(s.Acked-seen.Acked))
+	g.Set(sinkPending, int64(s.Pending))
+	g.Add(0, sinkRetries, int64(s.Retries-seen.Retries))
+	g.Add(0, sinkProduced, int64(s.Produced-seen.Produced))
+	g.Add(0, sinkRecovered, int64(s.Recovered-seen.Recovered))
+	g.Set(sinkStored, int64(s.Spool.Stored))
+	g.Set(sinkSpoolBytes, s.Spool.Bytes)
+	g.Add(0, sinkPoisoned, int64(s.Spool.Poisoned-seen.Spool.Poisoned))
+	g.Set(sinkFailing, bit(s.Spool.Failing))
+	addDropped(g, sinkDropped, &s.Dropped, &seen.Dropped)
+	*seen = *s
 }
 
 func addDropped(g *stats.Group, at int, now, seen *[NumReasons]uint64) {
@@ -170,7 +243,7 @@ func addDropped(g *stats.Group, at int, now, seen *[NumReasons]uint64) {
 // release gives the groups back.
 func (m *meter) release() {
 	m.tap.Release()
-	for _, g := range m.sink {
-		g.Release()
+	for _, x := range m.sink {
+		x.group.Release()
 	}
 }

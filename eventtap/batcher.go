@@ -3,6 +3,7 @@
 package eventtap
 
 import (
+	"hash/maphash"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -34,6 +35,16 @@ type batcher struct {
 	enc   *event.Encoder
 	items []item
 	out   []encoded
+	// Of the event that is being made: see encoded.
+	rate uint32
+	keep bool
+	hash uint64
+	// ring is where the record comes from.
+	ring   *ring
+	causes causes
+	seed   maphash.Seed
+	source []byte
+	set    *settings
 	// The forms that sinks want, and the bytes of out in each.
 	json, proto       bool
 	jsonBuf, protoBuf []byte
@@ -46,6 +57,9 @@ type encoded struct {
 	key         []byte
 	json, proto []byte
 	loss        loss
+	rate        uint32 // for how many it stands
+	keep        bool   // sampling does not leave it out
+	hash        uint64 // by which it is sampled
 }
 
 // source returns the attribute of that name, a URI reference.
@@ -123,10 +137,10 @@ func (t *Tap) round() (worked bool) {
 	notices := t.notices.count()
 	for i := range t.rings {
 		r := &t.rings[i]
-		worked = t.drain(r, r.count(), t.batcher.outcome) || worked
+		worked = t.drain(r, r.count(), t.batcher.observed) || worked
 	}
 	worked = t.drain(&t.notices, notices, t.batcher.notice) || worked
-	for _, s := range t.runners {
+	for _, s := range t.sinks() {
 		s.rouse()
 	}
 	return worked
@@ -149,6 +163,7 @@ func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events 
 	t.cut.Lock()
 	defer t.cut.Unlock()
 	b := &t.batcher
+	b.ring, b.set = r, t.live.Load()
 	b.items = r.next(b.items[:0], int(max))
 	if len(b.items) == 0 {
 		return false, 0
@@ -194,7 +209,7 @@ func (t *Tap) encode(rec []byte, fill func([]byte)) (ok bool) {
 func (t *Tap) handOver() {
 	b := &t.batcher
 	now := time.Now().UnixNano()
-	for _, s := range t.runners {
+	for _, s := range t.runners { // cut is held
 		s.push(b.out, now)
 	}
 	b.out, b.jsonBuf, b.protoBuf, b.fill.scratch = b.out[:0], b.jsonBuf[:0], b.protoBuf[:0], b.fill.scratch[:0]
@@ -207,13 +222,13 @@ func (b *batcher) lose(l loss) {
 	b.out = append(b.out, encoded{loss: l})
 }
 
-func (b *batcher) outcome(rec []byte) { b.fill.outcome(&b.ev, rec) }
-
 // notice reads a notice, which Notify has encoded with a stand-in for its identity.
 func (b *batcher) notice(rec []byte) {
 	if err := b.ev.DecodeProto(rec); err != nil {
 		panic("eventtap: the tap cannot read its own notice: " + err.Error())
 	}
+	b.rate, b.keep, b.hash = 1, true, 0
+	b.causes.link(&b.ev, b)
 }
 
 // encode numbers the event and appends it in every form that a sink wants.
@@ -221,7 +236,7 @@ func (b *batcher) encode() {
 	e, seq := &b.ev, b.seq+1
 	e.Sequence = seq
 	e.ID = b.fill.id(b.boot, seq)
-	out := encoded{seq: seq, kind: e.Kind, key: e.PartitionKey}
+	out := encoded{seq: seq, kind: e.Kind, key: e.PartitionKey, rate: b.rate, keep: b.keep, hash: b.hash}
 	if b.proto {
 		at := len(b.protoBuf)
 		b.protoBuf = b.enc.AppendProto(b.protoBuf, e)

@@ -13,10 +13,16 @@
 // one goroutine that sends, repeats what failed, and counts what was acknowledged. Tap owns these goroutines; Close
 // joins them.
 //
+// Before a record is made, a Policy says whether there is to be an event at all, and for how many it stands. A sink with a
+// kind in the mode Spool has a disk between its queue and its runner, with a goroutine of its own:
+//
+//	sink queue -> keep -> spool -> runner -> Sink
+//
 // All memory is fixed: rings and queues take chunks from pools that do not grow. A queue that is full drops the newest
-// event. The drop is counted by reason, its number is skipped, and before the next event that finds room goes a "lost"
-// event that says how many are missing: in the stream of each sink, a gap of the extension "streamseq" is exactly the
-// loss. At any moment, produced = acknowledged + pending + dropped, for each sink; see Account.
+// event, or what the Mode of its kind says. The drop is counted by reason, its number is skipped, and before the next
+// event that finds room goes a "lost" event that says how many are missing: in the stream of each sink, a gap of the
+// extension "streamseq" is exactly the loss. At any moment, produced = acknowledged + pending + dropped, for each sink;
+// see Account. Reconfigure changes nearly everything while the tap runs.
 //
 // Order: events with the same partition key, which is the upstream service, keep theirs, since a key has one ring. A
 // notice comes after every outcome that was observed before it; outcomes that were observed shortly after it may come

@@ -20,17 +20,51 @@ const (
 	flightBytes = bodyBytes + nameBytes
 )
 
-// The layout of a record in a sink's queue: streamseq, sequence, kind, the length of the key, the key, and the event in
-// the sink's form without its streamseq.
-const sinkHead = 8 + 8 + 1 + 2
+// The layout of a record in a sink's queue: streamseq, sequence, the rate at which it was sampled, kind, form, the length
+// of the key, the key, and the event in the sink's form without its streamseq and its rate.
+const (
+	atRate   = 16
+	atKind   = 20
+	atForm   = 21
+	atKeyLen = 22
+	sinkHead = 24
+)
 
-func putSinkRecord(b []byte, stream uint64, e *encoded, key, body []byte) int {
-	binary.LittleEndian.PutUint64(b, stream)
-	binary.LittleEndian.PutUint64(b[8:], e.seq)
-	b[16] = byte(e.kind)
-	binary.LittleEndian.PutUint16(b[17:], uint16(len(key)))
+// The forms of an event in a record.
+const (
+	formProto = iota
+	formJSON
+)
+
+func putSinkRecord(b []byte, stream uint64, rate uint32, e *encoded, json bool, key, body []byte) int {
+	le := binary.LittleEndian
+	le.PutUint64(b, stream)
+	le.PutUint64(b[8:], e.seq)
+	le.PutUint32(b[atRate:], rate)
+	b[atKind], b[atForm] = byte(e.kind), formProto
+	if json {
+		b[atForm] = formJSON
+	}
+	le.PutUint16(b[atKeyLen:], uint16(len(key)))
 	n := sinkHead + copy(b[sinkHead:], key)
 	return n + copy(b[n:], body)
+}
+
+// numberOf returns the numbers of a record.
+func numberOf(b []byte) number {
+	return number{seq: binary.LittleEndian.Uint64(b[8:]), stream: binary.LittleEndian.Uint64(b)}
+}
+
+// parts takes a record apart. ok is false where it is none, which the disk of a spool can do.
+func parts(b []byte) (key, body []byte, ok bool) {
+	if len(b) < sinkHead {
+		return nil, nil, false
+	}
+	end := sinkHead + int(binary.LittleEndian.Uint16(b[atKeyLen:]))
+	if end > len(b) || len(b)-end > event.MaxSize || end > sinkHead+maxNames || event.Kind(b[atKind]) >= event.NumKinds {
+		return nil, nil, false
+	}
+	return b[sinkHead:end], b[end:], true
 }
 
 // encoder lays out the records of a sink's queue as the sink asked for.
@@ -42,8 +76,11 @@ type encoder struct {
 	tmp                []byte
 }
 
-// number names an event in both of its sequences.
-type number struct{ seq, stream uint64 }
+// number names an event in both of its sequences. old is the boot of an event of an earlier run, which a spool has kept.
+type number struct {
+	seq, stream uint64
+	old         []byte
+}
 
 // flight is a batch on its way, with the memory for its bytes.
 type flight struct {
@@ -52,6 +89,8 @@ type flight struct {
 	names   []byte   // ids and keys
 	numbers []number // of the batch's events; a lost event has none
 	events  uint64   // those that have
+	stored  uint64   // those of them that the spool has
+	before  place    // in the spool, of what comes before the batch
 	sent    bool     // and done was not called yet
 	done    func(error)
 }
@@ -61,7 +100,7 @@ func (f *flight) reset() {
 		f.body, f.names = make([]byte, 0, bodyBytes), make([]byte, 0, nameBytes)
 	}
 	f.batch.Events, f.batch.Body = f.batch.Events[:0], nil
-	f.body, f.names, f.numbers, f.events = f.body[:0], f.names[:0], f.numbers[:0], 0
+	f.body, f.names, f.numbers, f.events, f.stored = f.body[:0], f.names[:0], f.numbers[:0], 0, 0
 }
 
 func (f *flight) full() bool {
@@ -73,33 +112,68 @@ func (c *encoder) add(f *flight, it item) {
 	var n number
 	var ev Event
 	var body []byte
+	rate := uint32(0)
 	if it.loss.count > 0 {
 		ev = Event{Kind: event.Lost, Key: noKey}
-		body = c.lost(&it.loss)
+		body = c.lost(&it.loss, c.bootOf(it))
 	} else {
-		le := binary.LittleEndian
-		n = number{le.Uint64(it.b[8:]), le.Uint64(it.b)}
-		end := sinkHead + int(le.Uint16(it.b[17:]))
-		ev = Event{Kind: event.Kind(it.b[16]), Sequence: n.seq, Key: f.keep(it.b[sinkHead:end])}
-		body = it.b[end:]
+		n = numberOf(it.b)
+		n.old = it.old
+		key, b, _ := parts(it.b)
+		ev = Event{Kind: event.Kind(it.b[atKind]), Sequence: n.seq, Key: f.keep(key)}
+		body, rate = b, binary.LittleEndian.Uint32(it.b[atRate:])
+		if c.json != (it.b[atForm] == formJSON) {
+			body = c.translate(body)
+		}
 		f.events++
+		if it.stored {
+			f.stored++
+		}
 	}
 	if !c.caps.Keyed {
 		ev.Key = nil
 	}
 	if c.caps.Encoding.separate() || len(f.batch.Events) == 0 {
-		ev.ID = c.id(f, n.seq, &it.loss)
+		ev.ID = c.id(f, c.bootOf(it), n.seq, &it.loss)
 	}
-	ev.Body = c.body(f, body, n.stream)
+	ev.Body = c.body(f, body, n.stream, rate)
 	f.numbers = append(f.numbers, n)
 	f.batch.Events = append(f.batch.Events, ev)
 }
 
-// body appends an event, with its streamseq where it has one, and what the encoding puts around it.
-func (c *encoder) body(f *flight, body []byte, stream uint64) []byte {
+// bootOf returns the boot of an item.
+func (c *encoder) bootOf(it item) []byte {
+	if it.old != nil {
+		return it.old
+	}
+	return c.boot
+}
+
+// translate returns an event in the sink's form that is in the other one: it was spooled before the sink was changed. An
+// event that cannot be read is returned as it is, for the bus to refuse.
+func (c *encoder) translate(body []byte) []byte {
+	if c.json {
+		if c.ev.DecodeProto(body) != nil {
+			return body
+		}
+		c.tmp = c.ev.AppendJSON(c.tmp[:0])
+	} else {
+		if c.ev.DecodeJSON(body) != nil {
+			return body
+		}
+		c.tmp = c.ev.AppendProto(c.tmp[:0])
+	}
+	return c.tmp
+}
+
+// body appends an event, with its streamseq and rate where it has them, and what the encoding puts around it.
+func (c *encoder) body(f *flight, body []byte, stream uint64, rate uint32) []byte {
 	size := len(body)
 	if stream != 0 {
 		size += event.StreamSeqSize
+	}
+	if rate > 1 {
+		size += event.SampledRateSize(rate)
 	}
 	switch c.caps.Encoding {
 	case JSONBatch:
@@ -119,6 +193,11 @@ func (c *encoder) body(f *flight, body []byte, stream uint64) []byte {
 		f.body = event.AppendStreamSeqJSON(f.body, stream)
 	} else if stream != 0 {
 		f.body = event.AppendStreamSeq(f.body, stream)
+	}
+	if rate > 1 && c.json {
+		f.body = event.AppendSampledRateJSON(f.body, rate)
+	} else if rate > 1 {
+		f.body = event.AppendSampledRate(f.body, rate)
 	}
 	hi := len(f.body)
 	if c.caps.Encoding == JSONLines {
@@ -145,14 +224,14 @@ func (f *flight) keep(b []byte) []byte {
 }
 
 // id returns the id of an event, or of the lost event that tells of a loss.
-func (c *encoder) id(f *flight, seq uint64, l *loss) []byte {
+func (c *encoder) id(f *flight, boot []byte, seq uint64, l *loss) []byte {
 	at := len(f.names)
-	f.names = c.appendID(f.names, seq, l)
+	f.names = c.appendID(f.names, boot, seq, l)
 	return f.names[at:len(f.names):len(f.names)]
 }
 
-func (c *encoder) appendID(dst []byte, seq uint64, l *loss) []byte {
-	dst = append(append(dst, c.boot...), '-')
+func (c *encoder) appendID(dst, boot []byte, seq uint64, l *loss) []byte {
+	dst = append(append(dst, boot...), '-')
 	if seq != 0 {
 		return strconv.AppendUint(dst, seq, 10)
 	}
@@ -162,15 +241,15 @@ func (c *encoder) appendID(dst []byte, seq uint64, l *loss) []byte {
 }
 
 // lost returns the event that tells of a loss, in the sink's form, until the next call.
-func (c *encoder) lost(l *loss) []byte {
+func (c *encoder) lost(l *loss, boot []byte) []byte {
 	e := &c.ev
 	e.Reset(event.Lost)
 	origin := c.name
 	if l.reason.early() {
 		origin = ringName
 	}
-	e.ID = c.appendID(nil, 0, l)
-	e.Source, e.BootID, e.PartitionKey, e.Time = c.source, c.boot, noKey, l.lastTime
+	e.ID = c.appendID(nil, boot, 0, l)
+	e.Source, e.BootID, e.PartitionKey, e.Time = c.source, boot, noKey, l.lastTime
 	e.Texts[event.Reason], e.Texts[event.Origin] = []byte(l.reason.String()), origin
 	for n, v := range map[event.Number]uint64{
 		event.Count: l.count, event.FirstSequence: l.firstSeq, event.LastSequence: l.lastSeq,

@@ -143,7 +143,7 @@ func (a Account) check(t testing.TB) {
 		for _, n := range s.Dropped {
 			sum += n
 		}
-		if sum != s.Produced || s.Produced != a.Produced {
+		if sum != s.Produced+s.Recovered || s.Produced > a.Produced {
 			t.Errorf("sink %s: produced %d, acked %d + pending %d + dropped %v = %d", s.Name, s.Produced, s.Acked, s.Pending, s.Dropped, sum)
 		}
 	}

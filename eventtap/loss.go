@@ -19,6 +19,16 @@ const (
 	Shutdown
 	// Internal: the tap itself failed on the event.
 	Internal
+	// SpoolFull: the spool of a sink had reached its bound.
+	SpoolFull
+	// SpoolFailed: the disk of the spool did not write, and the queue before it had no memory.
+	SpoolFailed
+	// SpoolCorrupt: the disk did not give back what had been written.
+	SpoolCorrupt
+	// Sampled: the sink's mode for the class is Sample, and the event was thinned out; others carry its weight.
+	Sampled
+	// Unselected: the sink's mode for the class is Off.
+	Unselected
 	NumReasons
 )
 
@@ -27,7 +37,8 @@ func (r Reason) early() bool { return r == RingFull || r == Internal }
 
 // String returns the reason as events and metrics spell it.
 func (r Reason) String() string {
-	return [...]string{"ring_full", "sink_full", "refused", "shutdown", "internal"}[r]
+	return [...]string{"ring_full", "sink_full", "refused", "shutdown", "internal", "spool_full", "spool_failed", "spool_corrupt",
+		"sampled", "unselected"}[r]
 }
 
 // loss is a gap: count events that were dropped between two others for one reason. The numbers of a gap that has not

@@ -30,6 +30,7 @@ var kinds = [mesh.NumNoticeKinds]event.Kind{
 	mesh.NoticeDrain:          event.Lifecycle,
 	mesh.NoticeStop:           event.Lifecycle,
 	mesh.NoticeConfigTimeout:  event.Config,
+	mesh.NoticeDrained:        event.Lifecycle,
 }
 
 // results are what an event says of a notice about configuration.
@@ -38,7 +39,8 @@ var results = [mesh.NumNoticeKinds]string{
 }
 
 // phases are what an event says of a notice about the proxy's life.
-var phases = [mesh.NumNoticeKinds]string{mesh.NoticeStart: "start", mesh.NoticeDrain: "drain", mesh.NoticeStop: "stop"}
+var phases = [mesh.NumNoticeKinds]string{mesh.NoticeStart: "start", mesh.NoticeDrain: "drain", mesh.NoticeStop: "stop",
+	mesh.NoticeDrained: "drained"}
 
 // noticeEvent makes an event of a notice, with everything but its identity. Notices are rare, so it allocates.
 func noticeEvent(n *mesh.Notice) *event.Event {

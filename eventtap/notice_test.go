@@ -39,6 +39,7 @@ var notices = []struct {
 		Errors: []mesh.Rejection{{Kind: mesh.KindRouteTable, Name: "web", Reason: "not sent within 15s"}}}}},
 	{"start", mesh.Notice{Kind: mesh.NoticeStart, Lifecycle: &mesh.LifecycleNotice{Version: "0.1"}}},
 	{"drain", mesh.Notice{Kind: mesh.NoticeDrain, Lifecycle: &mesh.LifecycleNotice{Reason: "SIGTERM", Connections: 3, Requests: 2}}},
+	{"drained", mesh.Notice{Kind: mesh.NoticeDrained, Lifecycle: &mesh.LifecycleNotice{Version: "0.1", Connections: 1}}},
 	{"stop", mesh.Notice{Kind: mesh.NoticeStop}},
 	{"control-characters", mesh.Notice{Kind: mesh.NoticeCircuit, Cluster: "a\r\n\u0085b\xff", Circuit: &mesh.CircuitNotice{}}},
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -46,6 +47,10 @@ func (f *filler) outcome(e *event.Event, b []byte) {
 		at := len(f.scratch)
 		f.scratch = strconv.AppendInt(f.scratch, status, 10)
 		t[event.ErrorType] = f.scratch[at:]
+	} else if code := n[event.GRPCStatus]; code >= 0 && grpcwire.HTTPStatus(code) >= 500 {
+		if t[event.ErrorType] = f.text(grpcwire.SnakeName(code)); len(t[event.ErrorType]) == 0 {
+			t[event.ErrorType] = f.text(grpcwire.SnakeName(grpcwire.Unknown)) // how every client takes it
+		}
 	}
 	if flags := mesh.Flags(binary.LittleEndian.Uint32(b[atFlags:])); flags != 0 {
 		at := len(f.scratch)
@@ -92,7 +97,8 @@ func word(table [][]byte, i byte) []byte {
 var numbers = [numNumbers]event.Number{
 	1: event.Duration, 2: event.RequestEnd, 3: event.UpstreamStart, 4: event.UpstreamFirst, 5: event.UpstreamEnd,
 	6: event.UpstreamTook, 7: event.RequestBodySize, 8: event.ResponseBodySize, 9: event.RequestHeaderSize,
-	10: event.ResponseHeaderSize, 11: event.UpstreamSentSize, 12: event.UpstreamReceivedSize,
+	10: event.ResponseHeaderSize, 11: event.UpstreamSentSize, 12: event.UpstreamReceivedSize, 13: event.GRPCStatus,
+	14: event.RequestMessages, 15: event.ResponseMessages,
 }
 
 func (f *filler) numbers(e *event.Event, b []byte) {
@@ -103,7 +109,7 @@ func (f *filler) numbers(e *event.Event, b []byte) {
 		switch slot := numbers[i]; {
 		case v >= 0:
 			e.Numbers[slot] = v
-		case i >= 2 && i <= 6:
+		case i >= 2 && i <= 6 || slot == event.GRPCStatus:
 			e.Numbers[slot] = event.Absent
 		}
 	}
@@ -140,6 +146,7 @@ func (f *filler) texts(e *event.Event, b []byte) []byte {
 	if isRequestID(s[textRequestID]) {
 		t[event.RequestID] = s[textRequestID]
 	}
+	t[event.GRPCService], t[event.GRPCMethod] = s[textService], s[textMethod]
 	if isTraceParent(s[textTraceParent]) {
 		e.TraceParent = s[textTraceParent]
 	}

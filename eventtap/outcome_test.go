@@ -92,6 +92,23 @@ var outcomes = []struct {
 		o.RequestID = []byte("id\n")
 	}},
 	{name: "unix-socket", change: func(o *mesh.Outcome) { o.Upstream = mesh.Address{Pipe: "/run/app.sock"} }},
+	{name: "grpc", change: func(o *mesh.Outcome) {
+		o.GRPC, o.Path, o.Method = true, []byte("/shop.v1.Payments/Watch?x=1"), []byte("POST")
+		o.RequestMessages, o.ResponseMessages = 1, 4711
+	}},
+	{name: "grpc-failure", change: func(o *mesh.Outcome) {
+		o.GRPC, o.GRPCStatus, o.Path = true, 14, []byte("/shop.v1.Payments/Pay")
+	}},
+	{name: "grpc-client-error", change: func(o *mesh.Outcome) {
+		o.GRPC, o.GRPCStatus, o.Path = true, 5, []byte("/shop.v1.Payments/Pay")
+	}},
+	{name: "grpc-unknown-code", change: func(o *mesh.Outcome) { o.GRPC, o.GRPCStatus = true, 77 }},
+	{name: "grpc-unknown-to-the-upstream", change: func(o *mesh.Outcome) {
+		o.GRPC, o.GRPCStatus, o.Path = true, 12, []byte("/made.up/Name")
+	}},
+	{name: "grpc-unanswered", change: func(o *mesh.Outcome) {
+		o.GRPC, o.GRPCStatus, o.Path, o.UpstreamTook = true, -1, []byte("/made.up/Name"), -1
+	}},
 	{name: "connection", change: func(o *mesh.Outcome) {
 		o.Kind, o.Status, o.Method, o.Scheme, o.Protocol = mesh.OutcomeTCP, 0, nil, nil, mesh.ProtocolNone
 		o.FilterChain, o.Flags, o.Failure, o.TransportFailure = "tcp", mesh.FlagUF, mesh.ConnectFailure, "connection refused"
@@ -198,7 +215,9 @@ func largest(text string) *mesh.Outcome {
 		}
 	}
 	o.RequestID = []byte(strings.Repeat("a", 64))
-	o.Start, o.Flags, o.Failure, o.Side, o.Circuit = 4e18+1, 1<<27-1, mesh.DownstreamProtocolError, mesh.SideDownstream, mesh.CircuitHalfOpen
+	o.GRPC, o.GRPCStatus = true, 1<<32-1
+	o.Path = []byte("/" + strings.Repeat("s", maxService) + "/" + strings.Repeat("m", maxMethod))
+	o.Start, o.Flags, o.Failure, o.Side, o.Circuit = 4e18+1, 1<<27-1, mesh.NoFailure, mesh.SideDownstream, mesh.CircuitHalfOpen
 	o.Upstream = mesh.Address{Pipe: text}
 	o.Local = netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:65535")
 	o.Remote, o.ConnectionID, o.Status, o.Attempts, o.Fallback = o.Local, 1<<64-1, 1<<16-1, 1<<20, true
@@ -241,6 +260,18 @@ func TestNoPersonalData(t *testing.T) {
 	o.Remote = netip.MustParseAddrPort("198.51.100.23:40000")
 	o.DirectRemote = o.Remote
 	o.Headers = everyHeader(secret)
+	o.GRPC = true
+	for _, path := range []string{"/user/" + secret, "/s3cr3t-1/x", "/user/s3cr3t%20", "/user/" + strings.Repeat("s3cr3t", 20), "/s3cr3t"} {
+		o.Path = []byte(path)
+		checkNothing(t, o, path, secret)
+	}
+	o.GRPC, o.Path = false, o.UpstreamPath
+	checkNothing(t, o, "the path as it was", secret)
+}
+
+// checkNothing looks for what was planted.
+func checkNothing(t *testing.T, o *mesh.Outcome, path, secret string) {
+	t.Helper()
 	for _, network := range []bool{false, true} {
 		rec := make([]byte, maxRecord)
 		rec = rec[:putOutcome(rec, o, o.Headers.RequestHeader("traceparent"), network)]
@@ -248,7 +279,7 @@ func TestNoPersonalData(t *testing.T) {
 		for what, b := range map[string][]byte{"JSON": e.AppendJSON(nil), "protobuf": e.AppendProto(nil)} {
 			for _, planted := range []string{"s3cr3t", "example.com", "token", "4111", "198.51.100.23"} {
 				if bytes.Contains(b, []byte(planted)) {
-					t.Errorf("client network %v: %s holds %q:\n%q", network, what, planted, b)
+					t.Errorf("%s, client network %v: %s holds %q:\n%q", path, network, what, planted, b)
 				}
 			}
 		}

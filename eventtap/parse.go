@@ -5,6 +5,7 @@ package eventtap
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -38,10 +39,15 @@ func Rows(sinks []SinkRow) []registry.Row[Builder] {
 
 var tapFields = func() *protofields.Table {
 	t := protofields.New()
-	t.Add(&tapv1.Tap{}, protofields.Honour("memory_bytes", "events", "sinks", "source", "client_address"))
+	t.Add(&tapv1.Tap{}, protofields.Honour("memory_bytes", "events", "sinks", "source", "client_address", "spool", "policy",
+		"selections", "partition_key"))
 	t.Add(&tapv1.EventPolicy{}, protofields.Honour("class", "mode"))
 	t.Add(&tapv1.Source{}, protofields.Honour("cluster", "namespace", "workload", "proxy"))
-	t.Add(&tapv1.Sink{}, protofields.Honour("name", "typed_config"))
+	t.Add(&tapv1.Sink{}, protofields.Honour("name", "typed_config", "events"))
+	t.Add(&tapv1.Spool{}, protofields.Honour("directory", "max_bytes", "when_full", "commit", "commit_interval", "key_file"))
+	t.Add(&tapv1.Selection{}, protofields.Honour("listener", "route", "cluster", "policy"))
+	t.Add(&tapv1.PartitionKey{}, protofields.Honour("by", "header"))
+	t.Add(&tapv1.Policy{}, protofields.Honour("off", "one_in", "slow", "fields", "redact"))
 	return t
 }()
 
@@ -61,6 +67,34 @@ func Unmarshal(b []byte, m proto.Message, table *protofields.Table) error {
 		err = registry.Errorf("", "%d fields are not known to this version of Meshtap", unknown)
 	}
 	return err
+}
+
+// ParseSink reads the message of a sink, by Unmarshal, into a configuration, which the steps fill. The first error of a step
+// is the error.
+func ParseSink[C any, M proto.Message](b []byte, m M, table *protofields.Table, steps ...func(*C, M) error) (registry.Parsed, error) {
+	if err := Unmarshal(b, m, table); err != nil {
+		return registry.Parsed{}, err
+	}
+	var c C
+	for _, step := range steps {
+		if err := step(&c, m); err != nil {
+			return registry.Parsed{}, err
+		}
+	}
+	return registry.Parsed{Config: c}, nil
+}
+
+// BusRow returns the row of a sink that writes to a bus over the network, such as "nats". newSink makes it of what parse
+// made.
+func BusRow[C any, S Sink](bus, typeURL string, parse registry.Parse, newSink func(C, SinkDeps) S) SinkRow {
+	return SinkRow{
+		Info: registry.Info{
+			Category: registry.EventSink, Name: "meshtap.event_sinks." + bus, TypeURLs: []string{typeURL},
+			Status: registry.Alpha, Posture: "trusted-upstream", Example: "tap-" + bus + ".yaml",
+		},
+		Parse: parse,
+		Build: func(c any, deps SinkDeps) (Sink, error) { return newSink(c.(C), deps), nil },
+	}
 }
 
 type parser struct{ sinks *registry.Parsers }
@@ -87,7 +121,13 @@ func (p parser) parse(_ string, b []byte) (registry.Parsed, error) {
 	if s := m.Source; s != nil {
 		c.Source = Source{Cluster: s.Cluster, Namespace: s.Namespace, Workload: s.Workload, Proxy: s.Proxy}
 	}
-	if err := parseEvents(&c, m.Events); err != nil {
+	if err := parseEvents("events", m.Events, &c.Modes); err != nil {
+		return registry.Parsed{}, err
+	}
+	if err := parseSelection(&c, &m); err != nil {
+		return registry.Parsed{}, err
+	}
+	if err := parseSpool(&c, m.Spool); err != nil {
 		return registry.Parsed{}, err
 	}
 	parsed := registry.Parsed{}
@@ -109,27 +149,36 @@ var classes = map[tapv1.EventPolicy_Class]event.Kind{
 	tapv1.EventPolicy_HEALTH:     event.Health,
 	tapv1.EventPolicy_CONFIG:     event.Config,
 	tapv1.EventPolicy_LIFECYCLE:  event.Lifecycle,
+	tapv1.EventPolicy_ATTEMPT:    event.Attempt,
 }
 
-func parseEvents(c *Config, policies []*tapv1.EventPolicy) error {
+var modes = map[tapv1.EventPolicy_Mode]Mode{
+	tapv1.EventPolicy_MODE_UNSPECIFIED: DropNewest,
+	tapv1.EventPolicy_DROP_NEWEST:      DropNewest,
+	tapv1.EventPolicy_OFF:              Off,
+	tapv1.EventPolicy_DROP_OLDEST:      DropOldest,
+	tapv1.EventPolicy_SAMPLE:           Sample,
+	tapv1.EventPolicy_SPOOL:            Spool,
+}
+
+// parseEvents reads the modes of classes over those that are there.
+func parseEvents(at string, policies []*tapv1.EventPolicy, into *[event.NumKinds]Mode) error {
 	var seen [event.NumKinds]bool
 	for i, p := range policies {
-		path := fmt.Sprintf("events[%d].", i)
+		path := fmt.Sprintf("%s[%d].", at, i)
 		kind, ok := classes[p.Class]
 		if !ok {
-			return registry.Errorf(path+"class", "%s, must be REQUEST, CONNECTION, CIRCUIT, EJECTION, HEALTH, CONFIG or LIFECYCLE", p.Class)
+			return registry.Errorf(path+"class", "%s, must be REQUEST, CONNECTION, CIRCUIT, EJECTION, HEALTH, CONFIG, LIFECYCLE or ATTEMPT", p.Class)
 		}
 		if seen[kind] {
 			return registry.Errorf(path+"class", "%s is there twice", p.Class)
 		}
 		seen[kind] = true
-		switch p.Mode {
-		case tapv1.EventPolicy_MODE_UNSPECIFIED, tapv1.EventPolicy_DROP_NEWEST:
-		case tapv1.EventPolicy_OFF:
-			c.Off[kind] = true
-		default:
-			return registry.Errorf(path+"mode", "%s, must be DROP_NEWEST or OFF", p.Mode)
+		mode, ok := modes[p.Mode]
+		if !ok {
+			return registry.Errorf(path+"mode", "%s, must be DROP_NEWEST, DROP_OLDEST, SAMPLE, SPOOL or OFF", p.Mode)
 		}
+		into[kind] = mode
 	}
 	return nil
 }
@@ -163,7 +212,18 @@ func (p parser) parseSinks(c *Config, sinks []*tapv1.Sink, parsed *registry.Pars
 			parsed.NoEffect = append(parsed.NoEffect, path+"typed_config."+field)
 		}
 		parsed.Clusters = append(parsed.Clusters, got.Clusters...)
-		c.Sinks = append(c.Sinks, SinkConfig{Name: s.Name, TypeURL: typ, Config: got.Config})
+		sink := SinkConfig{Name: s.Name, TypeURL: typ, Config: got.Config}
+		if len(s.Events) > 0 {
+			modes := c.Modes
+			if err := parseEvents(path+"events", s.Events, &modes); err != nil {
+				return err
+			}
+			sink.Modes = &modes
+		}
+		if m := c.modes(&sink); slices.Contains(m[:], Spool) && c.Spool.Dir == "" {
+			return registry.Errorf("spool", "is required: sinks[%d] has the mode SPOOL", i)
+		}
+		c.Sinks = append(c.Sinks, sink)
 	}
 	return nil
 }

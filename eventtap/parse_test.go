@@ -85,14 +85,29 @@ func describe(p registry.Parsed, err error) string {
 	c := p.Config.(Config)
 	var b strings.Builder
 	fmt.Fprintf(&b, "memory %d: rings %d, hub %d, a sink %d\n", c.Memory, c.ringBytes(), c.HubBytes(), c.sinkBytes())
-	for k, off := range c.Off {
-		if off {
-			fmt.Fprintf(&b, "off %v\n", event.Kind(k))
+	for k, m := range c.Modes {
+		if m != Default {
+			fmt.Fprintf(&b, "mode %v %d\n", event.Kind(k), m)
 		}
+	}
+	if !c.Policy.Mask.isZero() || c.Policy.Off || c.Policy.OneIn > 0 || c.Policy.Slow > 0 {
+		fmt.Fprintf(&b, "policy %+v\n", c.Policy)
+	}
+	for _, s := range c.Selections {
+		fmt.Fprintf(&b, "selection %q %q %q %+v\n", s.Listener, s.Route, s.Cluster, *s.Policy)
+	}
+	if c.Key != (Key{}) {
+		fmt.Fprintf(&b, "key %+v\n", c.Key)
+	}
+	if c.Spool != (SpoolConfig{}) {
+		fmt.Fprintf(&b, "spool %+v\n", c.Spool)
 	}
 	fmt.Fprintf(&b, "client network %v\nsource %+v\n", c.ClientNetwork, c.Source)
 	for _, s := range c.Sinks {
 		fmt.Fprintf(&b, "sink %s %s %v\n", s.Name, s.TypeURL, s.Config)
+		if s.Modes != nil {
+			fmt.Fprintf(&b, "its modes %v\n", *s.Modes)
+		}
 	}
 	for _, f := range p.NoEffect {
 		fmt.Fprintf(&b, "no effect %s\n", f)

@@ -19,6 +19,7 @@ type chunk struct {
 	next    *chunk
 	n       int  // bytes written
 	notices bool // kept for notices
+	solid   bool // holds nothing that may be dropped
 	buf     [chunkSize]byte
 }
 
@@ -43,7 +44,7 @@ func newPool(bytes, reserve int) *pool {
 func (p *pool) get(must bool) (c *chunk, low bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.left == 0 || !must && p.left <= p.reserve {
+	if p.left <= 0 || !must && p.left <= p.reserve {
 		return nil, true
 	}
 	p.left--
@@ -51,8 +52,27 @@ func (p *pool) get(must bool) (c *chunk, low bool) {
 	if c = p.free; c == nil {
 		return new(chunk), low
 	}
-	p.free, c.next, c.n, c.notices = c.next, nil, 0, false
+	p.free, c.next, c.n, c.notices, c.solid = c.next, nil, 0, false, false
 	return c, low
+}
+
+// used returns how much of the memory is in use, in sixteenths.
+func (p *pool) used() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return 16 * (p.size - max(p.left, 0)) / p.size
+}
+
+// resize changes how many bytes the pool has. What is in use beyond that comes back with time.
+func (p *pool) resize(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := max(bytes/chunkSize, 1+p.reserve)
+	if n < p.size {
+		p.free = nil // for the collector
+	}
+	p.left += n - p.size
+	p.size = n
 }
 
 func (p *pool) put(c *chunk) {
@@ -85,6 +105,10 @@ type queue struct {
 type item struct {
 	b    []byte
 	loss loss
+	// Of a spool: whether the record is there, and of an earlier run its boot.
+	stored bool
+	seq    uint64 // its number in the spool
+	old    []byte
 }
 
 // room returns at least n bytes to write a record to, or nil where the queue is full or closed. A notice may use the
@@ -108,7 +132,7 @@ func (q *queue) room(n int, notice bool) []byte {
 	}
 	for _, l := range q.lost.all() {
 		l.put(q.last.buf[q.last.n+headSize:])
-		q.head(lossSize, 1)
+		q.head(lossSize, isLoss)
 	}
 	q.lost.n = 0
 	return q.last.buf[q.last.n+headSize:]
@@ -126,9 +150,18 @@ func (q *queue) grow(notice bool) *chunk {
 	return c
 }
 
+// The kinds of what stands in a queue, in the top byte of its head.
+const (
+	isRecord    = iota
+	isLoss      // of events
+	isDroppable // a record that may be dropped when newer ones need its room
+)
+
 // commit makes the first n bytes of room a record of one event.
-func (q *queue) commit(n int) {
-	q.head(n, 0)
+func (q *queue) commit(n int) { q.commitAs(n, isRecord) }
+
+func (q *queue) commitAs(n int, what uint32) {
+	q.head(n, what)
 	q.pending++
 }
 
@@ -155,7 +188,7 @@ func (q *queue) next(dst []item, max int) []item {
 		lo := q.at + headSize
 		hi := lo + int(h&(1<<24-1))
 		q.at = hi
-		if h>>24 == 1 {
+		if h>>24 == isLoss {
 			dst = append(dst, item{loss: getLoss(c.buf[lo:hi])})
 		} else {
 			dst = append(dst, item{b: c.buf[lo:hi:hi]})

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -15,7 +16,7 @@ import (
 // knows the layout.
 const (
 	atNumbers  = 0
-	numNumbers = 14
+	numNumbers = 17
 	atFlags    = atNumbers + 8*numNumbers
 	atStatus   = atFlags + 4
 	atAttempts = atStatus + 2
@@ -52,6 +53,8 @@ const (
 	textEndpoints
 	textRequestID // written by the client
 	textTraceParent
+	textService // of gRPC, written by the client and known to the upstream
+	textMethod
 	numTexts
 )
 
@@ -78,14 +81,18 @@ var limits = [numTexts]uint8{
 	textEndpoints:        64,
 	textRequestID:        maxRequestID,
 	textTraceParent:      traceParentLen,
+	textService:          maxService,
+	textMethod:           maxMethod,
 }
 
 const (
 	traceParentLen = 55 // W3C Trace Context 3.2.2
 	maxRequestID   = 64
+	maxService     = 80
+	maxMethod      = 64
 	maxTryPipe     = 64
 	trySize        = addrSize + 1 + 2 + 8 + 1 + maxTryPipe
-	maxTexts       = 1699 // the sum of limits
+	maxTexts       = 1843 // the sum of limits
 
 	// maxRecord is the size of the largest outcome.
 	maxRecord = atTexts + maxTexts + event.MaxItems*trySize
@@ -98,7 +105,8 @@ func putOutcome(b []byte, o *mesh.Outcome, trace []byte, clientNetwork bool) int
 	le := binary.LittleEndian
 	for i, v := range [numNumbers]int64{
 		o.Start, o.Duration, o.RequestEnd, o.UpstreamStart, o.UpstreamFirst, o.UpstreamEnd, o.UpstreamTook, o.BytesReceived,
-		o.BytesSent, o.RequestHeaderBytes, o.AnswerHeaderBytes, o.UpstreamBytesSent, o.UpstreamBytesGotten, int64(o.ConnectionID),
+		o.BytesSent, o.RequestHeaderBytes, o.AnswerHeaderBytes, o.UpstreamBytesSent, o.UpstreamBytesGotten, grpcStatus(o),
+		o.RequestMessages, o.ResponseMessages, int64(o.ConnectionID),
 	} {
 		le.PutUint64(b[atNumbers+8*i:], uint64(v))
 	}
@@ -154,7 +162,41 @@ func putTexts(b []byte, o *mesh.Outcome, trace []byte) int {
 		b[atLens+textTraceParent] = traceParentLen
 		n += copy(b[n:], trace)
 	}
-	return n
+	service, method := grpcNames(o)
+	b[atLens+textService], b[atLens+textMethod] = byte(len(service)), byte(len(method))
+	n += copy(b[n:], service)
+	return n + copy(b[n:], method)
+}
+
+// grpcStatus is the grpc-status of a request of gRPC that has one, otherwise event.Absent.
+func grpcStatus(o *mesh.Outcome) int64 {
+	if !o.GRPC {
+		return event.Absent
+	}
+	return o.GRPCStatus
+}
+
+// grpcNames returns the service and the method of a call, if an upstream knows them: its answer does not say that it does
+// not. What a client makes up may be anything, and stays out of events like all that it sends.
+func grpcNames(o *mesh.Outcome) (service, method []byte) {
+	if !o.GRPC || o.GRPCStatus < 0 || o.GRPCStatus == grpcwire.Unimplemented || o.UpstreamTook < 0 || o.Failure != mesh.NoFailure {
+		return nil, nil
+	}
+	service, method, ok := grpcwire.Names(o.Path)
+	if !ok || len(service) > maxService || len(method) > maxMethod || !isName(service, '.') || !isName(method, '_') {
+		return nil, nil
+	}
+	return service, method
+}
+
+// isName reports whether s is made of letters, digits, underscores and one character more.
+func isName(s []byte, more byte) bool {
+	for _, c := range s {
+		if c != '_' && c != more && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // The kinds of a written address.

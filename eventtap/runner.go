@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -38,13 +39,20 @@ const (
 type runner struct {
 	// Immutable.
 	name   string
-	sink   Sink
 	log    *zap.Logger
 	wake   chan struct{}
 	finish chan struct{} // closed when nothing more will come
 	cancel func()        // ends run now
 	exited chan struct{} // closed by run
 	landed chan landing  // has room for every flight, so that done never waits
+	swap   chan Sink     // one place: the sink to go on with
+	fixed  int           // bytes of the sink's share that are not the queue's
+	sp     *spooler      // nil where events do not go by way of a disk
+
+	// Guarded by the tap's cut.
+	modes  [event.NumKinds]Mode
+	sample bool    // one of the modes is Sample
+	before Account // what had happened when the sink was added
 
 	retries atomic.Uint64
 	pushed  int // since run was last roused; owned by the batcher
@@ -54,9 +62,13 @@ type runner struct {
 	stream    uint64 // the last streamseq given
 	acked     uint64
 	dropped   [NumReasons]uint64
+	full      Reason // why an event that finds no room is dropped
+	recovered uint64 // events of earlier runs that were in the spool
 	abandoned bool
+	stop      func() // ends the use of the present sink
 
 	// Owned by run.
+	sink    Sink
 	enc     encoder
 	taken   []item    // what the queue gave last
 	items   []item    // those of them that are not in a flight yet
@@ -79,8 +91,11 @@ type landing struct {
 }
 
 // newRunner makes the runner of a sink that may use so many bytes.
-func newRunner(name string, s Sink, bytes int, boot, source []byte, deps Deps) (*runner, error) {
+func newRunner(name string, s Sink, bytes int, modes [event.NumKinds]Mode, boot, source []byte, deps Deps) (*runner, error) {
 	caps := s.Caps()
+	if slices.Contains(modes[:], Spool) {
+		bytes -= spoolMemory
+	}
 	if caps.InFlight < 1 || caps.InFlight > maxInFlight {
 		return nil, fmt.Errorf("eventtap: sink %q: %d batches in flight, from 1 to %d are allowed", name, caps.InFlight, maxInFlight)
 	}
@@ -95,10 +110,15 @@ func newRunner(name string, s Sink, bytes int, boot, source []byte, deps Deps) (
 	r := &runner{
 		name: name, sink: s, log: deps.Log.With(zap.String("sink", name)),
 		wake: make(chan struct{}, 1), finish: make(chan struct{}), exited: make(chan struct{}),
-		landed:  make(chan landing, caps.InFlight),
-		enc:     encoder{caps: caps, json: caps.Encoding <= JSONBatch, name: []byte(name), boot: boot, source: source},
+		landed: make(chan landing, caps.InFlight),
+		enc:    encoder{caps: caps, json: caps.Encoding <= JSONBatch, name: []byte(name), boot: boot, source: source},
+		modes:  modes, sample: slices.Contains(modes[:], Sample), full: SinkFull,
 		backoff: backoff.Backoff{Base: retryBase, Max: retryMax, Floor: retryBase / 4},
 		random:  random,
+	}
+	r.swap = make(chan Sink, 1)
+	if r.fixed = caps.InFlight * flightBytes; slices.Contains(modes[:], Spool) {
+		r.fixed += spoolMemory
 	}
 	r.q.pool = newPool(bytes-caps.InFlight*flightBytes, 1)
 	for range caps.InFlight {
@@ -112,6 +132,10 @@ func newRunner(name string, s Sink, bytes int, boot, source []byte, deps Deps) (
 // push queues encoded events for the sink, and numbers them in its stream. The batcher calls it, and rouse once it has no
 // more.
 func (r *runner) push(out []encoded, now int64) {
+	thin := uint(0)
+	if r.sample {
+		thin = thinning(r.q.pool.used())
+	}
 	r.q.mu.Lock()
 	for i := range out {
 		e := &out[i]
@@ -122,25 +146,70 @@ func (r *runner) push(out []encoded, now int64) {
 			r.q.lost.merge(l)
 			continue
 		}
-		r.stream++
-		body, key := e.proto, []byte(nil)
-		if r.enc.json {
-			body = e.json
-		}
-		if r.enc.caps.Keyed {
-			key = e.key
-		}
-		if b := r.q.room(sinkHead+len(key)+len(body), e.kind > event.Connection); b != nil {
-			r.q.commit(putSinkRecord(b, r.stream, e, key, body))
+		rate := e.rate
+		switch r.modes[e.kind] {
+		case Off:
+			r.dropped[Unselected]++
 			continue
+		case Sample:
+			if thin > 0 && !e.keep {
+				if rate = min(rate<<thin, maxRate); e.hash > math.MaxUint64/uint64(rate) {
+					r.dropped[Sampled]++
+					continue
+				}
+			}
 		}
-		r.lose(SinkFull, number{e.seq, r.stream}, now)
+		r.stream++
+		r.queue(e, rate, now)
 	}
 	r.q.mu.Unlock()
 	if r.pushed += len(out); r.pushed >= rouseEvents {
 		r.rouse()
 	}
 }
+
+// maxRate bounds a sampling rate: CloudEvents has it as a 32 bit integer.
+const maxRate = 1 << 30
+
+// thinning returns by which power of two events are thinned out where so many sixteenths of the memory are in use.
+func thinning(used int) uint {
+	if used < 8 {
+		return 0
+	}
+	return uint(min(1+(used-8)/2, 4))
+}
+
+// queue queues an event that has its number, or counts it as lost. q.mu must be held.
+func (r *runner) queue(e *encoded, rate uint32, now int64) {
+	body, key := e.proto, []byte(nil)
+	if r.enc.json {
+		body = e.json
+	}
+	if r.enc.caps.Keyed {
+		key = e.key
+	}
+	size, notice, what := sinkHead+len(key)+len(body), isNotice(e.kind), uint32(isRecord)
+	if r.modes[e.kind] == DropOldest {
+		what = isDroppable
+	}
+	b := r.q.room(size, notice)
+	for b == nil && what == isDroppable {
+		dropped, freed := r.q.evict(r.full, now)
+		r.dropped[r.full] += dropped
+		if !freed {
+			break
+		}
+		b = r.q.room(size, notice)
+	}
+	if b == nil {
+		r.lose(r.full, number{seq: e.seq, stream: r.stream}, now)
+		return
+	}
+	r.q.commitAs(putSinkRecord(b, r.stream, rate, e, r.enc.json, key, body), what)
+}
+
+// isNotice tells the kinds that are rare, and that outcomes cannot crowd out.
+func isNotice(k event.Kind) bool { return k > event.Connection && k < event.Attempt }
 
 // rouse tells run that there is something in the queue.
 func (r *runner) rouse() {
@@ -165,6 +234,9 @@ func (r *runner) lose(reason Reason, n number, now int64) {
 func (r *runner) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
+	if r.sp != nil {
+		go r.keep(ctx)
+	}
 	go r.run(ctx)
 }
 
@@ -177,13 +249,41 @@ func (r *runner) run(ctx context.Context) {
 			r.log.Error("the event sink failed and is given up", zap.Any("panic", p), zap.Stack("stack"))
 		}
 	}()
-	for r.open(ctx) {
-		again := r.serve(ctx)
+	for r.use(ctx) {
+	}
+}
+
+// use opens the sink and sends to it until it must be opened again, or another takes its place; it returns false where run
+// must end.
+func (r *runner) use(ctx context.Context) (again bool) {
+	own, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.q.mu.Lock()
+	r.stop = cancel
+	r.q.mu.Unlock()
+	select {
+	case r.sink = <-r.swap:
+		r.log.Info("the event sink has another configuration")
+	default:
+	}
+	if r.open(own) {
+		again = r.serve(own)
 		r.closeSink(ctx)
-		if !again {
-			return
+	}
+	if own.Err() == nil || ctx.Err() != nil {
+		return again
+	}
+	// Another sink is to go on: with what this one has not acknowledged.
+	for r.sent > 0 {
+		select {
+		case l := <-r.landed:
+			r.land(l)
+		case <-ctx.Done():
+			return false
 		}
 	}
+	r.failed, r.wait, r.reopen = len(r.flights) > 0, false, false
+	return true
 }
 
 // open opens the sink, as often as it takes. It returns false where run must end.
@@ -233,7 +333,10 @@ func (r *runner) pause(ctx context.Context) bool {
 
 // serve sends until the sink must be opened again (true), or run must end (false).
 func (r *runner) serve(ctx context.Context) (again bool) {
-	finish := r.finish
+	finish, wake := r.finish, r.wake
+	if r.sp != nil {
+		finish, wake = r.sp.exited, r.sp.more
+	}
 	for {
 		if r.failed && r.sent == 0 {
 			if r.reopen {
@@ -250,14 +353,14 @@ func (r *runner) serve(ctx context.Context) (again bool) {
 			if r.failed && r.sent == 0 {
 				continue
 			}
-			if finish == nil && len(r.flights) == 0 && r.q.empty() {
+			if finish == nil && len(r.flights) == 0 && r.empty() {
 				return false
 			}
 		}
 		select {
 		case l := <-r.landed:
 			r.land(l)
-		case <-r.wake:
+		case <-wake:
 		case <-finish:
 			finish = nil
 		case <-ctx.Done():
@@ -271,7 +374,7 @@ func (r *runner) serve(ctx context.Context) (again bool) {
 func (r *runner) fill(ctx context.Context) {
 	for len(r.spare) > 0 && !r.failed {
 		f := r.spare[len(r.spare)-1]
-		r.pack(f)
+		r.pack(ctx, f)
 		if len(f.batch.Events) == 0 {
 			return
 		}
@@ -286,24 +389,47 @@ func (r *runner) fill(ctx context.Context) {
 	}
 }
 
-// pack makes a batch of what is next in the queue.
-func (r *runner) pack(f *flight) {
+// pack makes a batch of what is next in the queue, or in the spool.
+func (r *runner) pack(ctx context.Context, f *flight) {
 	f.reset()
+	if r.sp != nil {
+		f.before = r.sp.at
+	}
 	for !f.full() {
 		if len(r.items) == 0 {
-			if r.items = r.q.next(r.taken[:0], batchEvents); len(r.items) == 0 {
+			if r.items = r.next(ctx); len(r.items) == 0 {
 				break
 			}
 			r.taken = r.items
 		}
 		r.enc.add(f, r.items[0])
-		if r.items = r.items[1:]; len(r.items) == 0 {
+		if r.sp != nil {
+			r.packed(r.items[0])
+		}
+		if r.items = r.items[1:]; len(r.items) == 0 && r.sp == nil {
 			r.q.mu.Lock()
 			r.q.release()
 			r.q.mu.Unlock()
 		}
 	}
 	r.enc.end(f)
+}
+
+// next returns the next items, which are valid until the call after.
+func (r *runner) next(ctx context.Context) []item {
+	if r.sp != nil {
+		return r.fetch(ctx)
+	}
+	return r.q.next(r.taken[:0], batchEvents)
+}
+
+// empty tells whether run has seen everything.
+func (r *runner) empty() bool {
+	if r.sp == nil {
+		return r.q.empty()
+	}
+	appended, read, _ := r.sp.log.Position()
+	return appended == read && len(r.items) == 0 && len(r.sp.hand) == 0 && len(r.sp.tells) == 0
 }
 
 func (r *runner) send(ctx context.Context, f *flight) {
@@ -343,6 +469,9 @@ func (r *runner) land(l landing) {
 	i := slices.Index(r.flights, f)
 	r.flights = slices.Delete(r.flights, i, i+1)
 	r.spare = append(r.spare, f)
+	if r.sp != nil {
+		r.acknowledge()
+	}
 	if r.failed = r.failed && len(r.flights) > 0; r.failed {
 		return
 	}
@@ -364,7 +493,13 @@ func (r *runner) settle(f *flight, refused *RefusedError) {
 	if refused != nil {
 		now := time.Now().UnixNano()
 		for _, i := range refused.Events {
-			if n := f.numbers[i]; n.seq != 0 {
+			switch n := f.numbers[i]; {
+			case n.seq == 0:
+			case n.old != nil:
+				r.dropped[Refused]++
+				r.sp.refuse(n, now)
+				acked--
+			default:
 				r.lose(Refused, n, now)
 				acked--
 			}
@@ -372,6 +507,9 @@ func (r *runner) settle(f *flight, refused *RefusedError) {
 	}
 	r.acked += acked
 	r.q.pending -= f.events
+	if r.sp != nil {
+		r.sp.stored -= int64(f.stored)
+	}
 }
 
 // end tells run that nothing more will come.
@@ -394,6 +532,10 @@ func (r *runner) close(ctx context.Context) error {
 		}
 	}
 	r.cancel()
+	if r.sp != nil && stuck == nil {
+		<-r.sp.exited
+		stuck = r.closeSpool()
+	}
 	if n := r.abandon(); n > 0 {
 		return errors.Join(stuck, fmt.Errorf("eventtap: sink %q: %d events were not delivered by the deadline", r.name, n))
 	}
@@ -403,8 +545,12 @@ func (r *runner) close(ctx context.Context) error {
 func (r *runner) abandon() uint64 {
 	r.q.mu.Lock()
 	defer r.q.mu.Unlock()
-	n := r.q.pending
-	r.q.pending = 0
+	n, left := r.q.pending, uint64(0)
+	if r.sp != nil {
+		left = uint64(max(r.sp.stored, 0))
+		n -= left
+	}
+	r.q.pending = left
 	r.dropped[Shutdown] += n
 	r.abandoned = true
 	return n

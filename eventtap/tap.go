@@ -3,6 +3,7 @@
 package eventtap
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,7 +13,9 @@ import (
 	"io"
 	"math/bits"
 	"math/rand/v2"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/spool"
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -49,28 +53,58 @@ type LocalSink struct {
 // Tap is the event tap. Observe, Notify and Account may be called from any goroutine.
 type Tap struct {
 	// Immutable.
-	cfg     Config
+	deps    Deps
 	log     *zap.Logger
 	seed    maphash.Seed
 	rings   []ring
 	notices ring
-	runners []*runner
-	off     bool // there are no sinks
+	skipped *stats.Group // counts what policies leave out
 	wake    chan struct{}
 	stop    chan struct{} // closed by Close
 	stopped chan struct{} // closed by the batcher
 
+	live atomic.Pointer[settings]
 	_    [64]byte
 	idle atomic.Bool // the batcher sleeps until it is woken
 	_    [64]byte
 
 	// cut is held by the batcher while events are between a ring and the sinks' queues, so that Account finds none there.
 	cut sync.Mutex
-	// The rest is the batcher's, guarded by cut.
+	// Guarded by cut. The batcher is its goroutine's beside.
 	batcher batcher
+	runners []*runner
 
-	closing sync.Once
-	closed  error
+	changing sync.Mutex // held by Reconfigure and Close
+	ended    bool       // guarded by changing
+	closing  sync.Once
+	closed   error
+}
+
+// settings are what a configuration says to who handles an event. They are immutable.
+type settings struct {
+	// What every request looks at comes first, on one cache line. wanted are the kinds that a sink takes; selecting says
+	// that there is more to a policy than the default, sample that a sink thins out, network and key what Config says.
+	wanted                     [event.NumKinds]bool
+	selecting, sample, network bool
+	key                        KeyBy
+	cfg                        Config
+}
+
+func newSettings(cfg Config, local bool) *settings {
+	s := &settings{cfg: cfg, network: cfg.ClientNetwork, key: cfg.Key.By, selecting: len(cfg.Selections) > 0 || cfg.Policy.Off || cfg.Policy.OneIn > 1 || !cfg.Policy.Mask.isZero()}
+	note := func(modes [event.NumKinds]Mode) {
+		for k, m := range modes {
+			s.wanted[k] = s.wanted[k] || m != Off
+			s.sample = s.sample || m == Sample
+		}
+	}
+	for i := range cfg.Sinks {
+		note(cfg.modes(&cfg.Sinks[i]))
+	}
+	if local {
+		note(settle(cfg.Modes))
+	}
+	return s
 }
 
 // ring is a queue between those who observe and the batcher.
@@ -78,6 +112,7 @@ type ring struct {
 	queue
 	produced uint64             // guarded by mu
 	dropped  [NumReasons]uint64 // guarded by mu
+	latest   latest             // owned by the batcher
 	_        [64]byte           // keeps two rings' locks on two cache lines
 }
 
@@ -96,13 +131,14 @@ func New(cfg Config, deps Deps) (*Tap, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tap{cfg: cfg, log: deps.Log, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1),
+	t := &Tap{deps: deps, log: deps.Log, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{})}
 	src := source(cfg.Source, deps.Node)
-	if err := t.addSinks(deps, boot, src); err != nil {
-		return nil, err
+	t.batcher = batcher{boot: boot, source: src, seed: t.seed, enc: event.NewEncoder(src, boot)}
+	t.live.Store(newSettings(cfg, len(deps.Local) > 0))
+	if err := t.addSinks(cfg); err != nil {
+		return nil, errors.Join(err, t.giveUp())
 	}
-	t.off = len(t.runners) == 0
 	shared := cfg.ringBytes() - noticeBytes - bufBytes
 	t.rings = make([]ring, ringCount(shared))
 	memory := newPool(shared, len(t.rings)-1)
@@ -110,11 +146,9 @@ func New(cfg Config, deps Deps) (*Tap, error) {
 		t.rings[i].pool = memory
 	}
 	t.notices.pool = newPool(noticeBytes, 0)
-	t.batcher = batcher{boot: boot, enc: event.NewEncoder(src, boot), meter: newMeter(deps.Stats, t.runners)}
-	for _, r := range t.runners {
-		t.batcher.json = t.batcher.json || r.enc.json
-		t.batcher.proto = t.batcher.proto || !r.enc.json
-	}
+	t.batcher.meter = newMeter(deps.Stats)
+	t.skipped = t.batcher.meter.tap
+	t.forms()
 	go t.batch()
 	for _, r := range t.runners {
 		r.start()
@@ -157,62 +191,156 @@ func shared(r *rand.Rand) func() float64 {
 	}
 }
 
-func (t *Tap) addSinks(deps Deps, boot, source []byte) error {
-	add := func(name string, s Sink, bytes int) error {
-		for _, r := range t.runners {
-			if r.name == name {
-				return fmt.Errorf("eventtap: two sinks have the name %q", name)
-			}
+// addSinks makes the runners of a configuration.
+func (t *Tap) addSinks(cfg Config) error {
+	for i := range cfg.Sinks {
+		r, err := t.makeSink(&cfg, &cfg.Sinks[i])
+		if err != nil {
+			return err
 		}
-		r, err := newRunner(name, s, bytes, boot, source, deps)
 		t.runners = append(t.runners, r)
-		return err
-	}
-	for _, c := range t.cfg.Sinks {
-		build := deps.Builders[c.TypeURL]
-		if build == nil {
-			return fmt.Errorf("eventtap: sink %q: this program has no sink of type %q", c.Name, c.TypeURL)
-		}
-		random, err := newRandom(deps.Random)
-		if err != nil {
-			return err
-		}
-		s, err := build(c.Config, SinkDeps{Log: deps.Log.With(zap.String("sink", c.Name)), Random: shared(random)})
-		if err != nil {
-			return fmt.Errorf("eventtap: sink %q: %w", c.Name, err)
-		}
-		if err := add(c.Name, s, t.cfg.sinkBytes()); err != nil {
+		if err := t.openSpool(&cfg, r); err != nil {
 			return err
 		}
 	}
-	for _, l := range deps.Local {
-		if err := add(l.Name, l.Sink, t.cfg.localBytes()/len(deps.Local)); err != nil {
+	for _, l := range t.deps.Local {
+		r, err := t.makeRunner(l.Name, l.Sink, cfg.localBytes()/len(t.deps.Local), memoryModes(settle(cfg.Modes)))
+		if err != nil {
 			return err
 		}
+		t.runners = append(t.runners, r)
 	}
 	return nil
 }
 
+// memoryModes are the modes of a sink of this process, which needs no disk.
+func memoryModes(modes [event.NumKinds]Mode) [event.NumKinds]Mode {
+	for k, m := range modes {
+		if m == Spool {
+			modes[k] = DropNewest
+		}
+	}
+	return modes
+}
+
+// makeSink makes a configured sink and its runner.
+func (t *Tap) makeSink(cfg *Config, c *SinkConfig) (*runner, error) {
+	s, err := t.build(c)
+	if err != nil {
+		return nil, err
+	}
+	return t.makeRunner(c.Name, s, cfg.sinkBytes(), cfg.modes(c))
+}
+
+// build makes a configured sink.
+func (t *Tap) build(c *SinkConfig) (Sink, error) {
+	build := t.deps.Builders[c.TypeURL]
+	if build == nil {
+		return nil, fmt.Errorf("eventtap: sink %q: this program has no sink of type %q", c.Name, c.TypeURL)
+	}
+	random, err := newRandom(t.deps.Random)
+	if err != nil {
+		return nil, err
+	}
+	s, err := build(c.Config, SinkDeps{Log: t.log.With(zap.String("sink", c.Name)), Random: shared(random)})
+	if err != nil {
+		return nil, fmt.Errorf("eventtap: sink %q: %w", c.Name, err)
+	}
+	return s, nil
+}
+
+func (t *Tap) makeRunner(name string, s Sink, bytes int, modes [event.NumKinds]Mode) (*runner, error) {
+	for _, r := range t.runners {
+		if r.name == name {
+			return nil, fmt.Errorf("eventtap: two sinks have the name %q", name)
+		}
+	}
+	return newRunner(name, s, bytes, modes, t.batcher.boot, t.batcher.source, t.deps)
+}
+
+// openSpool opens the spool of a runner, if it has one.
+func (t *Tap) openSpool(cfg *Config, r *runner) error {
+	if !slices.Contains(r.modes[:], Spool) {
+		return nil
+	}
+	key, err := ReadKey(cfg.Spool.KeyFile)
+	if err != nil {
+		return fmt.Errorf("eventtap: %w", err)
+	}
+	return r.useSpool(spool.Config{
+		Dir: filepath.Join(cfg.Spool.Dir, r.name), MaxBytes: cmp.Or(cfg.Spool.MaxBytes, DefaultSpoolBytes), Refuse: cfg.Spool.Refuse,
+		Commit: cfg.Spool.Commit, Key: key, Tag: t.batcher.boot,
+	}, cmp.Or(cfg.Spool.Every, DefaultCommit))
+}
+
+// giveUp gives back what was opened of a tap that does not start.
+func (t *Tap) giveUp() error {
+	var errs []error
+	for _, r := range t.runners {
+		if r.sp != nil {
+			errs = append(errs, r.closeSpool())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forms notes which encodings the sinks want. cut must be held, or nothing run yet.
+func (t *Tap) forms() {
+	t.batcher.json, t.batcher.proto = false, false
+	for _, r := range t.runners {
+		t.batcher.json = t.batcher.json || r.enc.json
+		t.batcher.proto = t.batcher.proto || !r.enc.json
+	}
+}
+
+// sinks returns the runners of this moment.
+func (t *Tap) sinks() []*runner {
+	t.cut.Lock()
+	defer t.cut.Unlock()
+	return t.runners
+}
+
 // Observe queues the outcome of a request or connection. It copies what it keeps and never waits for a sink.
 func (t *Tap) Observe(o *mesh.Outcome) {
+	s := t.live.Load()
 	kind := event.Request
 	if o.Kind == mesh.OutcomeTCP {
 		kind = event.Connection
 	}
-	if t.off || t.cfg.Off[kind] {
+	if !s.wanted[kind] {
 		return
 	}
 	var trace []byte
 	if o.Headers != nil {
 		trace = o.Headers.RequestHeader("traceparent")
 	}
-	r := t.ringOf(o)
+	m := meta{rate: 1}
+	if s.selecting || o.Policy != nil {
+		if !t.choose(s, o, trace, &m) {
+			return
+		}
+	} else if s.sample {
+		m.keep = s.cfg.Policy.important(o)
+	}
+	if s.key == KeyByHeader && o.Headers != nil {
+		m.part = o.Headers.RequestHeader(s.cfg.Key.Header)
+		m.part = m.part[:min(len(m.part), maxPartKey)]
+	}
+	attempts := 0
+	if kind == event.Request && o.Attempts > 0 && s.wanted[event.Attempt] {
+		attempts = min(len(o.Tries), event.MaxItems) + 1
+	}
+	r := t.ringOf(s, o, trace, m.part)
 	r.mu.Lock()
-	r.produced++
-	if b := r.room(maxRecord, false); b != nil {
-		r.commit(putOutcome(b, o, trace, t.cfg.ClientNetwork))
+	r.produced += 1 + uint64(attempts)
+	if b := r.room(maxRing, false); b != nil {
+		n := putMeta(b, &m)
+		r.commit(n + putOutcome(b[n:], o, trace, s.network))
+		if attempts > 0 {
+			r.attempts(o, attempts)
+		}
 	} else {
-		r.lose(o.Start + max(o.Duration, 0))
+		r.lose(o.Start+max(o.Duration, 0), 1+uint64(attempts))
 	}
 	low := r.low
 	r.low = false
@@ -220,21 +348,55 @@ func (t *Tap) Observe(o *mesh.Outcome) {
 	t.rouse(low)
 }
 
+// choose fills what the policy says of an outcome. It returns false where there is to be no event.
+func (t *Tap) choose(s *settings, o *mesh.Outcome, trace []byte, m *meta) bool {
+	p := s.selects(o)
+	if p.Off {
+		t.skipped.Inc(o.Shard, tapOff)
+		return false
+	}
+	m.keep = p.important(o)
+	if m.rate = p.rate(o, trace, m.keep); m.rate == 0 {
+		t.skipped.Inc(o.Shard, tapThinned)
+		return false
+	}
+	if !p.Mask.isZero() {
+		m.mask = &p.Mask
+	}
+	return true
+}
+
+// attempts queues the attempts of an outcome, which stands before them. mu must be held.
+func (r *ring) attempts(o *mesh.Outcome, n int) {
+	for i := range n {
+		if i == n-1 {
+			i = len(o.Tries) // the last of all
+		}
+		if b := r.room(maxAttempt, false); b != nil {
+			r.commit(putAttempt(b, o, i))
+		} else {
+			r.lose(o.Start+max(o.Duration, 0), 1)
+		}
+	}
+}
+
 // ringOf returns the ring of the outcome's partition key.
-func (t *Tap) ringOf(o *mesh.Outcome) *ring {
+func (t *Tap) ringOf(s *settings, o *mesh.Outcome, trace, part []byte) *ring {
 	if len(t.rings) == 1 {
 		return &t.rings[0]
 	}
-	key := o.Cluster
-	if key == "" {
-		key = o.Listener
+	var h uint64
+	if s.key == KeyByCluster && o.Cluster != "" { // as nearly always
+		h = maphash.String(t.seed, o.Cluster)
+	} else {
+		h = s.keyHash(t.seed, o, trace, part)
 	}
-	return &t.rings[maphash.String(t.seed, key)&uint64(len(t.rings)-1)]
+	return &t.rings[h&uint64(len(t.rings)-1)]
 }
 
 // Notify queues a notice, in a ring of its own that outcomes cannot fill. It never waits for a sink.
 func (t *Tap) Notify(n *mesh.Notice) {
-	if t.off || int(n.Kind) >= len(kinds) || t.cfg.Off[kinds[n.Kind]] {
+	if int(n.Kind) >= len(kinds) || !t.live.Load().wanted[kinds[n.Kind]] {
 		return
 	}
 	e := noticeEvent(n)
@@ -245,21 +407,21 @@ func (t *Tap) Notify(n *mesh.Notice) {
 	if b := r.room(maxNotice, true); b != nil {
 		r.commit(len(e.AppendProto(b[:0])))
 	} else {
-		r.lose(n.Time)
+		r.lose(n.Time, 1)
 	}
 	r.mu.Unlock()
 	t.rouse(false)
 }
 
-// lose counts an event that found no room. mu must be held.
-func (r *ring) lose(time int64) {
+// lose counts events that found no room. mu must be held.
+func (r *ring) lose(time int64, n uint64) {
 	reason := RingFull
 	if r.closed {
 		reason = Shutdown
 	} else {
-		r.lost.add(reason, 1, time)
+		r.lost.add(reason, n, time)
 	}
-	r.dropped[reason]++
+	r.dropped[reason] += n
 }
 
 // rouse wakes the batcher if it sleeps, or if it must not wait for more.
@@ -280,6 +442,9 @@ func (t *Tap) Close(ctx context.Context) error {
 }
 
 func (t *Tap) close(ctx context.Context) error {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	t.ended = true
 	for i := range t.rings {
 		t.rings[i].close()
 	}

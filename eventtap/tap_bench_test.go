@@ -67,13 +67,18 @@ func fillRings(t *Tap, o *mesh.Outcome) {
 // the wall clock is mostly the batcher's sleep.
 func BenchmarkEvent(b *testing.B) {
 	for _, c := range []struct {
-		name string
-		e    Encoding
-	}{{"json", JSON}, {"jsonlines", JSONLines}, {"proto", Proto}, {"protobatch", ProtoBatch}} {
+		name  string
+		e     Encoding
+		spool bool
+	}{{"json", JSON, false}, {"jsonlines", JSONLines, false}, {"proto", Proto, false}, {"protobatch", ProtoBatch, false}, {"spool", ProtoBatch, true}} {
 		b.Run(c.name, func(b *testing.B) {
 			const burst = 2048
-			sink := newDiscard(c.e)
-			t := newTap(b, Config{}, sink)
+			sink, cfg := newDiscard(c.e), Config{}
+			if c.spool {
+				cfg = spooled(b.TempDir())
+				cfg.Memory, cfg.Spool.Every = DefaultMemory, DefaultCommit
+			}
+			t := newTap(b, cfg, sink)
 			o := sampleOutcome()
 			b.ReportAllocs()
 			before, n := cpu(), 0

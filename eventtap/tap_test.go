@@ -180,7 +180,7 @@ func checkSequence(t *testing.T, events []*event.Event, produced uint64) {
 // waitFor waits until nothing is pending.
 func waitFor(t *testing.T, tap *Tap) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(60 * time.Second)
 	for {
 		a := tap.Account()
 		a.check(t)
@@ -391,7 +391,7 @@ func TestOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newMemSink(Caps{Encoding: JSON, InFlight: 1})
 		cfg := Config{}
-		cfg.Off[event.Request], cfg.Off[event.Health] = true, true
+		cfg.Modes[event.Request], cfg.Modes[event.Health] = Off, Off
 		tap := newTap(t, cfg, s)
 		tap.Observe(sampleOutcome())
 		tcp := sampleOutcome()
@@ -402,7 +402,7 @@ func TestOff(t *testing.T) {
 		}
 		settled(time.Second)
 		for _, k := range s.kinds {
-			if cfg.Off[k] {
+			if cfg.Modes[k] == Off {
 				t.Errorf("a %v came", k)
 			}
 		}

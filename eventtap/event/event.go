@@ -26,6 +26,9 @@ type Event struct {
 	// Sequence counts the events of a boot from 1, over all keys; StreamSeq those that one sink is meant to carry. 0 is
 	// no number: lost events have none.
 	Sequence, StreamSeq uint64
+	// SampledRate is how many events this one stands for, itself included: CloudEvents' extension of that name. 0 and 1 are
+	// the same, an event of which nothing was left out.
+	SampledRate uint32
 	// Texts and Numbers are the data; which of them belong to the kind is in the schema. An empty text and a zero number
 	// are left out of both encodings, as is a number that is Absent.
 	Texts   [numTexts][]byte
@@ -45,7 +48,7 @@ type Item struct {
 func (e *Event) Reset(k Kind) {
 	e.Kind, e.Type = k, nil
 	e.ID, e.Source, e.Subject, e.PartitionKey, e.TraceParent, e.BootID = nil, nil, nil, nil, nil, nil
-	e.Time, e.Sequence, e.StreamSeq = 0, 0, 0
+	e.Time, e.Sequence, e.StreamSeq, e.SampledRate = 0, 0, 0, 0
 	clear(e.Texts[:])
 	clear(e.Numbers[:])
 	for _, n := range optional {
@@ -76,4 +79,4 @@ func (e *Event) Uint(n Number) uint64 {
 // Failed tells whether the event is about a request or connection that failed.
 func (e *Event) Failed() bool { return len(e.Texts[ErrorType]) > 0 }
 
-func isOptional(n Number) bool { return n >= RequestEnd && n <= UpstreamTook }
+func isOptional(n Number) bool { return n >= RequestEnd && n <= GRPCStatus }

@@ -23,6 +23,7 @@ var generated = [NumKinds]proto.Message{
 	Config:     (*eventv1.ConfigUpdate)(nil),
 	Lifecycle:  (*eventv1.Lifecycle)(nil),
 	Lost:       (*eventv1.Lost)(nil),
+	Attempt:    (*eventv1.Attempt)(nil),
 }
 
 // TestSchema holds the tables against the .proto file: same fields, numbers, types and JSON names.
@@ -111,7 +112,7 @@ func random(r *rand.Rand, k Kind) *Event {
 	e.BootID = fmt.Appendf(nil, "%x", r.Uint64())
 	e.Time = r.Int64N(4e18)
 	if r.IntN(4) > 0 {
-		e.Sequence, e.StreamSeq = r.Uint64(), r.Uint64()>>r.IntN(64)
+		e.Sequence, e.StreamSeq, e.SampledRate = r.Uint64(), r.Uint64()>>r.IntN(64), rate(uint64(r.Uint32()>>(1+r.IntN(30))))
 		e.Subject, e.PartitionKey = AppendAttribute(nil, randomText(r)), AppendAttribute(nil, randomText(r))
 		e.TraceParent = []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	}
@@ -168,6 +169,7 @@ func equal(a, b *Event) error {
 		{"time", a.Time, b.Time},
 		{"sequence", a.Sequence, b.Sequence},
 		{"streamseq", a.StreamSeq, b.StreamSeq},
+		{"sampledrate", a.SampledRate, b.SampledRate},
 		{"numbers", a.Numbers, b.Numbers},
 		{"texts", fmt.Sprintf("%q", a.Texts), fmt.Sprintf("%q", b.Texts)},
 		{"items", fmt.Sprint(a.Items[:a.NumItems]), fmt.Sprint(b.Items[:b.NumItems])},

@@ -21,7 +21,7 @@ func Full(k Kind) *Event {
 	e.ID, e.Source = fmt.Appendf(nil, "%s-7", e.BootID), []byte("/meshtap/c/n/w/p")
 	e.Subject, e.PartitionKey = []byte("orders"), []byte("orders")
 	e.TraceParent = []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	e.Time, e.Sequence, e.StreamSeq = 1763790000123456789, 7, 1<<64-1
+	e.Time, e.Sequence, e.StreamSeq, e.SampledRate = 1763790000123456789, 7, 1<<64-1, 32
 	m := &messages[k]
 	fillAll(m.fields, e.Texts[:], e.Numbers[:])
 	for m.list != nil && e.NumItems < MaxItems {

@@ -35,6 +35,8 @@ const (
 	RoutesVersion
 	ClustersVersion
 	EndpointsVersion
+	GRPCService
+	GRPCMethod
 	Host
 	From
 	To
@@ -44,6 +46,8 @@ const (
 	Resource
 	Version
 	Phase
+	OutcomeID
+	Failure
 	numTexts
 )
 
@@ -68,9 +72,12 @@ const (
 	UpstreamStart
 	UpstreamFirst
 	UpstreamEnd
-	UpstreamTook // the last that may be Absent
+	UpstreamTook
+	GRPCStatus // the last that may be Absent
 	Attempts
 	Fallback
+	RequestMessages
+	ResponseMessages
 	Requests
 	Failures
 	Slow
@@ -88,6 +95,9 @@ const (
 	LastStreamSeq
 	FirstTime
 	LastTime
+	AttemptNumber
+	Took
+	Final
 	numNumbers
 )
 
@@ -109,4 +119,4 @@ const (
 	numItemNumbers
 )
 
-var optional = [...]Number{RequestEnd, UpstreamStart, UpstreamFirst, UpstreamEnd, UpstreamTook}
+var optional = [...]Number{RequestEnd, UpstreamStart, UpstreamFirst, UpstreamEnd, UpstreamTook, GRPCStatus}

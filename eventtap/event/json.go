@@ -55,6 +55,9 @@ func (e *Event) appendJSONTail(dst []byte) []byte {
 		dst = appendDigits(append(dst, `,"streamseq":"`...), e.StreamSeq)
 		dst = append(dst, '"')
 	}
+	if e.SampledRate > 1 {
+		dst = strconv.AppendUint(append(dst, `,"sampledrate":`...), uint64(e.SampledRate), 10)
+	}
 	dst = appendMember(dst, `,"partitionkey":`, e.PartitionKey)
 	dst = appendMember(dst, `,"traceparent":`, e.TraceParent)
 	if e.Kind == Unknown {
@@ -67,6 +70,12 @@ func (e *Event) appendJSONTail(dst []byte) []byte {
 func AppendStreamSeqJSON(dst []byte, n uint64) []byte {
 	dst = append(dst[:len(dst)-1], `,"streamseq":"`...)
 	return append(appendDigits(dst, n), `"}`...)
+}
+
+// AppendSampledRateJSON adds the extension "sampledrate" in the same way.
+func AppendSampledRateJSON(dst []byte, n uint32) []byte {
+	dst = strconv.AppendUint(append(dst[:len(dst)-1], `,"sampledrate":`...), uint64(n), 10)
+	return append(dst, '}')
 }
 
 func (e *Event) appendData(dst []byte, m *message) []byte {

@@ -29,6 +29,13 @@ func (e *Event) DecodeJSON(b []byte) error {
 		switch name {
 		case "data":
 			continue
+		case "sampledrate":
+			n, err := strconv.ParseUint(string(raw), 10, 31)
+			if err != nil || n == 0 {
+				return errors.New("event: sampledrate must be an integer above 0")
+			}
+			e.SampledRate = rate(n)
+			continue
 		case "specversion", "id", "source", "type", "time", "subject", "partitionkey", "bootid", "traceparent", "sequence", "streamseq":
 			if err := json.Unmarshal(raw, &s); err != nil {
 				return fmt.Errorf("event: %s must be a string", name)

@@ -16,6 +16,7 @@ const (
 	Config
 	Lifecycle
 	Lost
+	Attempt
 	NumKinds
 )
 

@@ -14,6 +14,7 @@ const (
 	tagProtoData  = 8<<3 | 2
 	tagKey        = 1<<3 | 2
 	tagValue      = 2<<3 | 2
+	tagInteger    = 2 << 3
 	tagString     = 3<<3 | 2
 	tagURI        = 5<<3 | 2
 	tagTimestamp  = 7<<3 | 2
@@ -59,6 +60,9 @@ func (e *Event) appendProtoTail(dst []byte) []byte {
 	if e.StreamSeq != 0 {
 		dst = AppendStreamSeq(dst, e.StreamSeq)
 	}
+	if e.SampledRate > 1 {
+		dst = AppendSampledRate(dst, e.SampledRate)
+	}
 	if e.Kind == Unknown {
 		return dst
 	}
@@ -74,6 +78,18 @@ func AppendStreamSeq(dst []byte, n uint64) []byte {
 
 // StreamSeqSize is what AppendStreamSeq appends, in bytes.
 const StreamSeqSize = 2 + 2 + len("streamseq") + 2 + 2 + digits
+
+// AppendSampledRate appends the extension "sampledrate", as AppendStreamSeq does its own.
+func AppendSampledRate(dst []byte, n uint32) []byte {
+	value := 1 + varintLen(uint64(n))
+	dst = appendVarint(append(dst, tagAttribute), uint64(2+len("sampledrate")+2+value))
+	dst = appendString(dst, tagKey, "sampledrate")
+	dst = append(dst, tagValue, byte(value), tagInteger)
+	return appendVarint(dst, uint64(n))
+}
+
+// SampledRateSize is what AppendSampledRate appends, in bytes.
+func SampledRateSize(n uint32) int { return 2 + 2 + len("sampledrate") + 2 + 1 + varintLen(uint64(n)) }
 
 // AppendProtoBatchHead begins an event of so many bytes in an io.cloudevents.v1.CloudEventBatch; the event follows.
 func AppendProtoBatchHead(dst []byte, size int) []byte {

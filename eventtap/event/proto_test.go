@@ -51,6 +51,9 @@ func compare(e *Event, ce *cloudeventsv1.CloudEvent) error {
 	for k, v := range ce.Attributes {
 		attributes[k] = v.GetCeString()
 	}
+	if n := ce.Attributes["sampledrate"].GetCeInteger(); uint32(n) != e.SampledRate {
+		return fmt.Errorf("a sampling rate of %d, want %d", n, e.SampledRate)
+	}
 	seq := func(n uint64) string {
 		if n == 0 {
 			return ""

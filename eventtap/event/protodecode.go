@@ -79,6 +79,11 @@ func (e *Event) decodeAttribute(b []byte) bool {
 		switch r.tag {
 		case tagString:
 			r.bad = !e.setAttribute(key, r.text()) || r.bad
+		case tagInteger:
+			if string(key) == "sampledrate" {
+				r.bad = r.num == 0 || r.num > math.MaxInt32 || r.bad
+				e.SampledRate = rate(r.num)
+			}
 		case tagTimestamp:
 			if string(key) == "time" {
 				r.bad = !e.decodeTime(r.val) || r.bad
@@ -107,6 +112,14 @@ func (e *Event) setAttribute(key, s []byte) (ok bool) {
 		return ok
 	}
 	return true
+}
+
+// rate returns a sampling rate as Event has it.
+func rate(n uint64) uint32 {
+	if n == 1 {
+		return 0
+	}
+	return uint32(n)
 }
 
 func parseDigits(s []byte) (n uint64, ok bool) {

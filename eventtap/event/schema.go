@@ -115,6 +115,7 @@ var messages = [NumKinds]message{
 	Config:     msg("config", "config", "ConfigUpdate", configFields, rejections),
 	Lifecycle:  msg("lifecycle", "lifecycle", "Lifecycle", lifecycleFields, nil),
 	Lost:       msg("lost", "lost", "Lost", lostFields, nil),
+	Attempt:    msg("attempt", "attempt", "Attempt", attemptFields, nil),
 }
 
 var requestFields = []field{
@@ -136,6 +137,11 @@ var requestFields = []field{
 	textField(12, LocalAddress, "network.local.address"),
 	uintField(13, LocalPort, "network.local.port"),
 	textField(14, ClientAddress, "client.address"),
+	pointField(15, GRPCStatus, "meshtap.grpc_status"),
+	textField(16, GRPCService, "meshtap.grpc_service"),
+	textField(17, GRPCMethod, "meshtap.grpc_method"),
+	uintField(18, RequestMessages, "meshtap.request_messages"),
+	uintField(19, ResponseMessages, "meshtap.response_messages"),
 	textField(20, Direction, "meshtap.direction"),
 	textField(21, Listener, "meshtap.listener"),
 	textField(22, FilterChain, "meshtap.filter_chain"),
@@ -210,6 +216,9 @@ var circuitFields = []field{
 	uintField(6, Requests, "meshtap.requests"),
 	uintField(7, Failures, "meshtap.failures"),
 	uintField(8, Slow, "meshtap.slow"),
+	textField(9, OutcomeID, "meshtap.outcome_id"),
+	textField(10, ClustersVersion, "meshtap.clusters_version"),
+	textField(11, EndpointsVersion, "meshtap.endpoints_version"),
 }
 
 var ejectionFields = []field{
@@ -220,6 +229,9 @@ var ejectionFields = []field{
 	uintField(5, Times, "meshtap.times"),
 	uintField(6, EjectedFor, "meshtap.ejected_for_ns"),
 	flagField(7, Enforced, "meshtap.enforced"),
+	textField(8, OutcomeID, "meshtap.outcome_id"),
+	textField(9, ClustersVersion, "meshtap.clusters_version"),
+	textField(10, EndpointsVersion, "meshtap.endpoints_version"),
 }
 
 var healthFields = []field{
@@ -229,6 +241,8 @@ var healthFields = []field{
 	textField(4, To, "meshtap.to"),
 	textField(5, Origin, "meshtap.origin"),
 	textField(6, Reason, "meshtap.reason"),
+	textField(7, ClustersVersion, "meshtap.clusters_version"),
+	textField(8, EndpointsVersion, "meshtap.endpoints_version"),
 }
 
 var configFields = []field{
@@ -246,6 +260,19 @@ var lifecycleFields = []field{
 	textField(3, Reason, "meshtap.reason"),
 	uintField(4, Connections, "meshtap.connections"),
 	uintField(5, Requests, "meshtap.requests"),
+}
+
+var attemptFields = []field{
+	textField(1, OutcomeID, "meshtap.outcome_id"),
+	uintField(2, AttemptNumber, "meshtap.attempt"),
+	flagField(3, Final, "meshtap.final"),
+	textField(4, Cluster, "meshtap.cluster"),
+	textField(5, Host, "meshtap.host"),
+	textField(6, Failure, "meshtap.failure"),
+	uintField(7, Status, "http.response.status_code"),
+	uintField(8, Took, "meshtap.took_ns"),
+	textField(9, RequestID, "meshtap.request_id"),
+	textField(10, RouteName, "meshtap.route_name"),
 }
 
 var lostFields = []field{

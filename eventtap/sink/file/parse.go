@@ -7,6 +7,7 @@ import (
 
 	tapv1 "github.com/meshtap/meshtap/api/meshtap/tap/v1"
 	"github.com/meshtap/meshtap/eventtap"
+	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/registry"
 )
@@ -59,12 +60,9 @@ func parse(_ string, b []byte) (registry.Parsed, error) {
 		}
 		c.MaxFiles = int(v.Value)
 	}
-	switch m.Format {
-	case tapv1.Format_FORMAT_UNSPECIFIED, tapv1.Format_JSON:
-	case tapv1.Format_PROTOBUF:
-		c.Proto = true
-	default:
-		return registry.Parsed{}, registry.Errorf("format", "%s, must be JSON or PROTOBUF", m.Format)
+	var err error
+	if c.Proto, err = login.ParseFormat(m.Format); err != nil {
+		return registry.Parsed{}, err
 	}
 	return registry.Parsed{Config: c}, nil
 }

@@ -10,13 +10,15 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
 // TestAdvice has servers that cannot be used, each for a reason that a person can do something about.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
 	closed := startBus(t, func(o *server.Options) { o.Username, o.Password = "tap", "right" })
-	wrong := file(t, "wrong", 0o600)
+	wrong := sink.WriteFile(t, "wrong", 0o600)
 	for _, c := range []struct {
 		name   string
 		bus    *bus

@@ -17,6 +17,7 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/login"
 )
 
 // Config is where and how a Sink publishes.
@@ -26,7 +27,7 @@ type Config struct {
 	// At most one of CredentialsFile, User with PasswordFile, and TokenFile is set.
 	CredentialsFile, User, PasswordFile, TokenFile string
 	// TLS says how TLS is done; nil leaves it to the URLs and the server, but for Secure, which insists on it.
-	TLS    *TLS
+	TLS    *login.TLS
 	Secure bool
 	// Create is the stream to create where it does not exist; nil waits for it.
 	Create *Create
@@ -36,9 +37,6 @@ type Config struct {
 	InFlight   int
 	AckTimeout time.Duration
 }
-
-// TLS names the files that a TLS connection needs, "" where it needs none.
-type TLS struct{ CAFile, CertificateFile, KeyFile, ServerName string }
 
 // Create are the limits of a new stream. A MaxAge of 0 is no limit.
 type Create struct {
@@ -104,7 +102,7 @@ func (s *Sink) Caps() eventtap.Caps {
 func (s *Sink) Open(ctx context.Context) error {
 	opts, err := s.options(ctx)
 	if err != nil {
-		return err
+		return prefix(err)
 	}
 	conn, err := nats.Connect(strings.Join(s.cfg.URLs, ","), opts...)
 	if err != nil {
@@ -153,6 +151,14 @@ func wrap(what string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("nats: %s: %w", what, err)
+}
+
+// prefix says of an error where it comes from.
+func prefix(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("nats: %w", err)
 }
 
 // errAnew is why something is not published: what was published before it may have been lost with the connection.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/test/conformance/sink"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -31,7 +32,7 @@ func TestConformance(t *testing.T) {
 			sink.Run(t, func(t *testing.T) sink.Bus {
 				b := startBus(t, func(o *server.Options) { o.Authorization = "right" })
 				cfg := b.config()
-				cfg.TokenFile = file(t, "right\n", 0o600)
+				cfg.TokenFile = sink.WriteFile(t, "right\n", 0o600)
 				change(&cfg)
 				return sink.Bus{
 					Sink:   func(*testing.T) eventtap.Sink { return newSink(cfg) },
@@ -40,12 +41,46 @@ func TestConformance(t *testing.T) {
 					Revive: b.start,
 					Stranger: func(t *testing.T) eventtap.Sink {
 						stranger := cfg
-						stranger.TokenFile = file(t, "wrong", 0o600)
+						stranger.TokenFile = sink.WriteFile(t, "wrong", 0o600)
 						return newSink(stranger)
 					},
+					Narrow: narrow(cfg),
+					Secure: secure,
 				}
 			})
 		})
+	}
+}
+
+// narrow returns what starts a server whose stream takes small messages only; nil with batches, which are refused whole.
+func narrow(cfg Config) func(*testing.T) sink.Narrow {
+	if cfg.Batch {
+		return nil
+	}
+	return func(t *testing.T) sink.Narrow {
+		b := startBus(t, nil)
+		nc, js := b.connect(t)
+		defer nc.Close()
+		made := jetstream.StreamConfig{Name: stream, Subjects: []string{"meshtap.events.>"}, MaxMsgSize: sink.NarrowBytes}
+		if _, err := js.CreateStream(t.Context(), made); err != nil {
+			t.Fatal(err)
+		}
+		own := cfg
+		own.URLs, own.TokenFile = []string{b.url()}, ""
+		return sink.Narrow{Sink: newSink(own), Events: func(t *testing.T) [][]byte { return split(t, own, b.messages(t, stream)) }}
+	}
+}
+
+// secure starts a server that speaks TLS only.
+func secure(t *testing.T) (*sink.Authority, func(login.TLS) eventtap.Sink) {
+	ca := sink.NewAuthority(t)
+	b := startBus(t, func(o *server.Options) {
+		o.TLS, o.TLSVerify, o.TLSTimeout, o.TLSConfig = true, true, 5, ca.Server(t)
+	})
+	return ca, func(files login.TLS) eventtap.Sink {
+		cfg := b.config()
+		cfg.TLS = &files
+		return newSink(cfg)
 	}
 }
 
@@ -167,35 +202,6 @@ func TestCreatedStream(t *testing.T) {
 	if c.MaxBytes != 1<<20 || c.MaxAge != 3600e9 || c.Duplicates != 60e9 || c.Storage != jetstream.MemoryStorage ||
 		len(c.Subjects) != 1 || c.Subjects[0] != "meshtap.events.>" || c.Discard != jetstream.DiscardOld {
 		t.Errorf("%+v", c)
-	}
-}
-
-// TestTooLarge has a stream that takes small messages only: what is larger is refused for good, the rest goes on.
-func TestTooLarge(t *testing.T) {
-	t.Parallel()
-	b := startBus(t, nil)
-	nc, js := b.connect(t)
-	defer nc.Close()
-	made := jetstream.StreamConfig{Name: stream, Subjects: []string{"meshtap.events.>"}, MaxMsgSize: 1500}
-	if _, err := js.CreateStream(t.Context(), made); err != nil {
-		t.Fatal(err)
-	}
-	s := newSink(b.config())
-	tap := sink.NewTap(t, eventtap.DefaultMemory, s)
-	for n := range 100 {
-		o := sink.Outcome("x", n)
-		if n%10 == 3 {
-			o.TransportFailure, o.Details, o.UpstreamHostname = strings.Repeat("\x01", 500), strings.Repeat("\x01", 500), strings.Repeat("x", 500)
-		}
-		tap.Observe(o)
-	}
-	if err := tap.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	a := sink.Check(t, tap)
-	f := sink.Read(t, split(t, b.config(), b.messages(t, stream)), true)
-	if a.Acked != 90 || a.Dropped[eventtap.Refused] != 10 || f.Came != 90 || f.Reasons["refused"] != 10 {
-		t.Errorf("account %+v, found %+v", a, f)
 	}
 }
 
@@ -328,7 +334,7 @@ func TestLoginRevoked(t *testing.T) {
 	t.Parallel()
 	b := startBus(t, func(o *server.Options) { o.Username, o.Password = "tap", "old" })
 	cfg := b.config()
-	cfg.User, cfg.PasswordFile = "tap", file(t, "old\n", 0o640)
+	cfg.User, cfg.PasswordFile = "tap", sink.WriteFile(t, "old\n", 0o640)
 	s := newSink(cfg)
 	if err := s.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -346,7 +352,7 @@ func TestLoginRevoked(t *testing.T) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	s.cfg.PasswordFile = file(t, "new\n", 0o640)
+	s.cfg.PasswordFile = sink.WriteFile(t, "new\n", 0o640)
 	if err := s.Open(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -360,8 +366,8 @@ func TestSecrets(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ path, want string }{
 		"missing":        {t.TempDir() + "/none", "no such file"},
-		"empty":          {file(t, "\n", 0o600), "is empty"},
-		"open to others": {file(t, "x", 0o644), "mode 0644"},
+		"empty":          {sink.WriteFile(t, "\n", 0o600), "is empty"},
+		"open to others": {sink.WriteFile(t, "x", 0o644), "mode 0644"},
 	} {
 		for _, cfg := range []Config{{TokenFile: c.path}, {User: "u", PasswordFile: c.path}, {CredentialsFile: c.path}} {
 			cfg.URLs = []string{"nats://127.0.0.1:1"}

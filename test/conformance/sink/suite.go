@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/conformance/sink/cloudevents"
@@ -32,13 +33,36 @@ type Bus struct {
 	Kill, Revive func(t *testing.T)
 	// Stranger returns a sink whose credentials the bus refuses; nil where a bus has none.
 	Stranger func(t *testing.T) eventtap.Sink
+	// Patient says that the runner sends nothing again before the bus is back: the sink repeats by itself what failed, or
+	// must be opened anew.
+	Patient bool
+	// Narrow starts a bus of its own that never takes an event of more than NarrowBytes; nil where there is no such bus.
+	Narrow func(t *testing.T) Narrow
+	// Secure starts a bus of its own that speaks TLS only, with certificates of an authority, and returns what makes sinks
+	// for it; nil where a bus has no TLS.
+	Secure func(t *testing.T) (a *Authority, sink func(login.TLS) eventtap.Sink)
+}
+
+// NarrowBytes is what an event may take on a Narrow bus, everything included.
+const NarrowBytes = 1800
+
+// Narrow is a bus that refuses large events for good.
+type Narrow struct {
+	Sink eventtap.Sink
+	// Events returns what the bus holds, Dead what was refused; Dead is nil where such events are counted and gone.
+	Events, Dead func(t *testing.T) [][]byte
 }
 
 // deadline ends a test that hangs.
 const deadline = 60 * time.Second
 
 // Run runs the suite. start makes a new bus for each test.
-func Run(t *testing.T, start func(t *testing.T) Bus) {
+func Run(t *testing.T, start func(t *testing.T) Bus) { runAll(t, start, (*testing.T).Parallel) }
+
+// RunShared runs the suite one test at a time, over buses that are one server.
+func RunShared(t *testing.T, start func(t *testing.T) Bus) { runAll(t, start, func(*testing.T) {}) }
+
+func runAll(t *testing.T, start func(t *testing.T) Bus, before func(*testing.T)) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, Bus)
@@ -50,16 +74,18 @@ func Run(t *testing.T, start func(t *testing.T) Bus) {
 		{"loses nothing over an outage", testOutage},
 		{"drops what the memory cannot hold, and says so", testBackPressure},
 		{"is refused with wrong credentials", testStranger},
+		{"puts what is refused for good aside, and counts it", testNarrow},
+		{"does TLS with whom it trusts alone", testSecure},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+			before(t)
 			c.run(t, start(t))
 		})
 	}
 }
 
 // NewTap makes a tap with one sink, named "bus".
-func NewTap(t *testing.T, memory int, s eventtap.Sink) *eventtap.Tap {
+func NewTap(t testing.TB, memory int, s eventtap.Sink) *eventtap.Tap {
 	t.Helper()
 	tap, err := eventtap.New(
 		eventtap.Config{Memory: memory, Sinks: []eventtap.SinkConfig{{Name: "bus", TypeURL: "test"}}},
@@ -216,12 +242,9 @@ func testRepeat(t *testing.T, b Bus) {
 // testLargest sends an event as large as they may be.
 func testLargest(t *testing.T, b Bus) {
 	tap := NewTap(t, eventtap.DefaultMemory, b.Sink(t))
-	text := strings.Repeat("\x01", 512)
-	o := Outcome(text, 1)
-	o.Listener, o.FilterChain, o.VirtualHost, o.RouteName, o.RouteTemplate = text, text, text, text, text
-	o.Details, o.TransportFailure, o.Termination, o.UpstreamHostname = text, text, text, text
-	o.Versions = mesh.Versions{Listeners: text, Routes: text, Clusters: text}
-	o.UpstreamLocality, o.EndpointVersion, o.Upstream.Pipe = mesh.Locality{Region: text, Zone: text, SubZone: text}, text, text
+	o := Outcome("x", 1)
+	enlarge(o)
+	o.Cluster = o.Details
 	for range 20 {
 		tap.Observe(o)
 	}
@@ -231,6 +254,15 @@ func testLargest(t *testing.T, b Bus) {
 	if f := Read(t, b.Events(t), true); f.Came != 20 {
 		t.Errorf("%+v", f)
 	}
+}
+
+// enlarge gives an outcome texts that are as long as they may be.
+func enlarge(o *mesh.Outcome) {
+	text := strings.Repeat("\x01", 512)
+	o.Listener, o.FilterChain, o.VirtualHost, o.RouteName, o.RouteTemplate = text, text, text, text, text
+	o.Details, o.TransportFailure, o.Termination, o.UpstreamHostname = text, text, text, text
+	o.Versions = mesh.Versions{Listeners: text, Routes: text, Clusters: text}
+	o.UpstreamLocality, o.EndpointVersion, o.Upstream.Pipe = mesh.Locality{Region: text, Zone: text, SubZone: text}, text, text
 }
 
 // testClose closes right behind the last event.
@@ -267,7 +299,7 @@ func testOutage(t *testing.T, b Bus) {
 		b.Kill(t)
 		observe(200)
 		before := Check(t, tap).Retries
-		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Retries > before })
+		await(t, tap, func(a eventtap.SinkAccount) bool { return b.Patient && a.Pending > 0 || a.Retries > before })
 		b.Revive(t)
 		observe(200)
 		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Pending == 0 })
@@ -313,12 +345,12 @@ func testBackPressure(t *testing.T, b Bus) {
 	}
 }
 
-// testStranger opens a sink with credentials that the bus refuses.
+// testStranger has a sink with credentials that the bus refuses: it cannot be opened, or delivers nothing.
 func testStranger(t *testing.T, b Bus) {
 	if b.Stranger == nil {
 		t.Skip("this bus has no credentials")
 	}
-	if err := b.Stranger(t).Open(t.Context()); err == nil {
+	if err := Try(t, b.Stranger(t)); err == nil {
 		t.Error("a stranger was let in")
 	}
 	s := b.Sink(t)
@@ -328,6 +360,81 @@ func testStranger(t *testing.T, b Bus) {
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// testNarrow produces some events that the bus will never take.
+func testNarrow(t *testing.T, b Bus) {
+	if b.Narrow == nil {
+		t.Skip("this bus refuses no event")
+	}
+	CheckNarrow(t, b.Narrow(t))
+}
+
+// CheckNarrow produces some events that the bus will never take, among others.
+func CheckNarrow(t *testing.T, n Narrow) {
+	t.Helper()
+	tap := NewTap(t, eventtap.DefaultMemory, n.Sink)
+	for i := range 100 {
+		o := Outcome("x", i)
+		if i%10 == 3 {
+			enlarge(o)
+		}
+		tap.Observe(o)
+	}
+	a := closeTap(t, tap)
+	f := Read(t, n.Events(t), n.Sink.Caps().Dedupe)
+	if a.Acked != 90 || a.Dropped[eventtap.Refused] != 10 || f.Came != 90 || f.Reasons["refused"] != 10 {
+		t.Errorf("account %+v, found %+v", a, f)
+	}
+	if n.Dead == nil {
+		return
+	}
+	dead := map[uint64]bool{}
+	for _, body := range n.Dead(t) {
+		dead[Decode(t, body).StreamSeq%10] = true
+	}
+	if got := len(n.Dead(t)); got != 10 || len(dead) != 1 || !dead[4] {
+		t.Errorf("%d events were put aside, with numbers that end in %v", got, dead)
+	}
+}
+
+// testSecure covers whom a sink trusts, and that it shows its certificate.
+func testSecure(t *testing.T, b Bus) {
+	if b.Secure == nil {
+		t.Skip("this bus has no TLS")
+	}
+	ca, mine := b.Secure(t)
+	other := NewAuthority(t)
+	cert, key := ca.Issue(t)
+	for _, c := range []struct {
+		name string
+		tls  login.TLS
+	}{
+		{"an authority that did not sign", login.TLS{CAFile: other.File, CertificateFile: cert, KeyFile: key}},
+		{"another name", login.TLS{CAFile: ca.File, CertificateFile: cert, KeyFile: key, ServerName: "other.test"}},
+		{"no client certificate", login.TLS{CAFile: ca.File}},
+	} {
+		s := mine(c.tls)
+		if err := Try(t, s); err == nil {
+			t.Errorf("%s: an event was delivered", c.name)
+		}
+	}
+	if err := Try(t, mine(login.TLS{CAFile: ca.File, CertificateFile: cert, KeyFile: key})); err != nil {
+		t.Errorf("both trust each other: %v", err)
+	}
+}
+
+// Try opens a sink, sends a batch, and closes it. It returns the first error.
+func Try(t *testing.T, s eventtap.Sink) error {
+	t.Helper()
+	err := s.Open(t.Context())
+	if err == nil {
+		err = send(t, s, sampleBatch(s.Caps()))
+	}
+	if cerr := s.Close(t.Context()); cerr != nil {
+		t.Error(cerr)
+	}
+	return err
 }
 
 // await waits until the account is as it should be.

@@ -43,7 +43,8 @@ type RequestOutcome struct {
 	Scheme string `protobuf:"bytes,4,opt,name=scheme,json=url.scheme,proto3" json:"scheme,omitempty"`
 	// "1.0", "1.1" or "2": what the client spoke.
 	ProtocolVersion string `protobuf:"bytes,5,opt,name=protocol_version,json=network.protocol.version,proto3" json:"protocol_version,omitempty"`
-	// The name of the failure, or the status code where it is 500 or more.
+	// The name of the failure, or the status code where it is 500 or more, or the name of a grpc-status that stands for such
+	// a code, such as "UNAVAILABLE".
 	ErrorType string `protobuf:"bytes,6,opt,name=error_type,json=error.type,proto3" json:"error_type,omitempty"`
 	// The number of attempts after the first.
 	ResendCount uint32 `protobuf:"varint,7,opt,name=resend_count,json=http.request.resend_count,proto3" json:"resend_count,omitempty"`
@@ -61,6 +62,18 @@ type RequestOutcome struct {
 	LocalPort uint32 `protobuf:"varint,13,opt,name=local_port,json=network.local.port,proto3" json:"local_port,omitempty"`
 	// The client's network, /24 or /48 without its length, where the tap is told to keep it.
 	ClientAddress string `protobuf:"bytes,14,opt,name=client_address,json=client.address,proto3" json:"client_address,omitempty"`
+	// The grpc-status of a gRPC request, from the trailers or else the head, or what the HTTP status stands for where there is
+	// none; absent for other requests, and where nothing was answered.
+	GrpcStatus *uint64 `protobuf:"varint,15,opt,name=grpc_status,json=meshtap.grpc_status,proto3,oneof" json:"grpc_status,omitempty"`
+	// The gRPC service, at most 80 of [A-Za-z0-9_.]; empty where it is no such name, and where no upstream has answered that
+	// it knows the method: what a client makes up is not told.
+	GrpcService string `protobuf:"bytes,16,opt,name=grpc_service,json=meshtap.grpc_service,proto3" json:"grpc_service,omitempty"`
+	// The gRPC method, at most 64 of [A-Za-z0-9_], under the same conditions.
+	GrpcMethod string `protobuf:"bytes,17,opt,name=grpc_method,json=meshtap.grpc_method,proto3" json:"grpc_method,omitempty"`
+	// The messages of a gRPC request that came from the client.
+	RequestMessages uint64 `protobuf:"varint,18,opt,name=request_messages,json=meshtap.request_messages,proto3" json:"request_messages,omitempty"`
+	// The messages of a gRPC answer that came from the upstream.
+	ResponseMessages uint64 `protobuf:"varint,19,opt,name=response_messages,json=meshtap.response_messages,proto3" json:"response_messages,omitempty"`
 	// "inbound" or "outbound" where the listener says so.
 	Direction string `protobuf:"bytes,20,opt,name=direction,json=meshtap.direction,proto3" json:"direction,omitempty"`
 	// The name of the listener, at most 80 bytes of it.
@@ -262,6 +275,41 @@ func (x *RequestOutcome) GetClientAddress() string {
 		return x.ClientAddress
 	}
 	return ""
+}
+
+func (x *RequestOutcome) GetGrpcStatus() uint64 {
+	if x != nil && x.GrpcStatus != nil {
+		return *x.GrpcStatus
+	}
+	return 0
+}
+
+func (x *RequestOutcome) GetGrpcService() string {
+	if x != nil {
+		return x.GrpcService
+	}
+	return ""
+}
+
+func (x *RequestOutcome) GetGrpcMethod() string {
+	if x != nil {
+		return x.GrpcMethod
+	}
+	return ""
+}
+
+func (x *RequestOutcome) GetRequestMessages() uint64 {
+	if x != nil {
+		return x.RequestMessages
+	}
+	return 0
+}
+
+func (x *RequestOutcome) GetResponseMessages() uint64 {
+	if x != nil {
+		return x.ResponseMessages
+	}
+	return 0
 }
 
 func (x *RequestOutcome) GetDirection() string {
@@ -922,9 +970,15 @@ type CircuitTransition struct {
 	// How many of them failed.
 	Failures uint32 `protobuf:"varint,7,opt,name=failures,json=meshtap.failures,proto3" json:"failures,omitempty"`
 	// How many of them were slow.
-	Slow          uint32 `protobuf:"varint,8,opt,name=slow,json=meshtap.slow,proto3" json:"slow,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Slow uint32 `protobuf:"varint,8,opt,name=slow,json=meshtap.slow,proto3" json:"slow,omitempty"`
+	// The id of the latest outcome of the cluster that failed before this; empty where none is known.
+	OutcomeId string `protobuf:"bytes,9,opt,name=outcome_id,json=meshtap.outcome_id,proto3" json:"outcome_id,omitempty"`
+	// The version of the clusters that the latest outcome before this was served by, at most 64 bytes of it.
+	ClustersVersion string `protobuf:"bytes,10,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the cluster's endpoints that it was served by, at most 64 bytes of it.
+	EndpointsVersion string `protobuf:"bytes,11,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *CircuitTransition) Reset() {
@@ -1013,6 +1067,27 @@ func (x *CircuitTransition) GetSlow() uint32 {
 	return 0
 }
 
+func (x *CircuitTransition) GetOutcomeId() string {
+	if x != nil {
+		return x.OutcomeId
+	}
+	return ""
+}
+
+func (x *CircuitTransition) GetClustersVersion() string {
+	if x != nil {
+		return x.ClustersVersion
+	}
+	return ""
+}
+
+func (x *CircuitTransition) GetEndpointsVersion() string {
+	if x != nil {
+		return x.EndpointsVersion
+	}
+	return ""
+}
+
 // Ejection tells that outlier detection ejected a host or let it back: io.meshtap.ejection.v1.
 type Ejection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1029,9 +1104,15 @@ type Ejection struct {
 	// How long this one lasts at least, in nanoseconds.
 	Duration uint64 `protobuf:"varint,6,opt,name=duration,json=meshtap.ejected_for_ns,proto3" json:"duration,omitempty"`
 	// False where the configuration detects without acting.
-	Enforced      bool `protobuf:"varint,7,opt,name=enforced,json=meshtap.enforced,proto3" json:"enforced,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Enforced bool `protobuf:"varint,7,opt,name=enforced,json=meshtap.enforced,proto3" json:"enforced,omitempty"`
+	// The id of the latest outcome of the cluster that failed before this; empty where none is known.
+	OutcomeId string `protobuf:"bytes,8,opt,name=outcome_id,json=meshtap.outcome_id,proto3" json:"outcome_id,omitempty"`
+	// The version of the clusters that the latest outcome before this was served by, at most 64 bytes of it.
+	ClustersVersion string `protobuf:"bytes,9,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the cluster's endpoints that it was served by, at most 64 bytes of it.
+	EndpointsVersion string `protobuf:"bytes,10,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Ejection) Reset() {
@@ -1113,6 +1194,27 @@ func (x *Ejection) GetEnforced() bool {
 	return false
 }
 
+func (x *Ejection) GetOutcomeId() string {
+	if x != nil {
+		return x.OutcomeId
+	}
+	return ""
+}
+
+func (x *Ejection) GetClustersVersion() string {
+	if x != nil {
+		return x.ClustersVersion
+	}
+	return ""
+}
+
+func (x *Ejection) GetEndpointsVersion() string {
+	if x != nil {
+		return x.EndpointsVersion
+	}
+	return ""
+}
+
 // HealthChange tells that an active check, or discovery, changed a host's health: io.meshtap.health.v1.
 type HealthChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1127,9 +1229,13 @@ type HealthChange struct {
 	// Who says so: "active_check" or "discovery".
 	Origin string `protobuf:"bytes,5,opt,name=origin,json=meshtap.origin,proto3" json:"origin,omitempty"`
 	// Why, in words, such as "connect: connection refused"; at most 256 bytes of them.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reason string `protobuf:"bytes,6,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
+	// The version of the clusters that the latest outcome before this was served by, at most 64 bytes of it.
+	ClustersVersion string `protobuf:"bytes,7,opt,name=clusters_version,json=meshtap.clusters_version,proto3" json:"clusters_version,omitempty"`
+	// The version of the cluster's endpoints that it was served by, at most 64 bytes of it.
+	EndpointsVersion string `protobuf:"bytes,8,opt,name=endpoints_version,json=meshtap.endpoints_version,proto3" json:"endpoints_version,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *HealthChange) Reset() {
@@ -1200,6 +1306,20 @@ func (x *HealthChange) GetOrigin() string {
 func (x *HealthChange) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *HealthChange) GetClustersVersion() string {
+	if x != nil {
+		return x.ClustersVersion
+	}
+	return ""
+}
+
+func (x *HealthChange) GetEndpointsVersion() string {
+	if x != nil {
+		return x.EndpointsVersion
 	}
 	return ""
 }
@@ -1372,7 +1492,7 @@ func (x *Rejection) GetReason() string {
 // Lifecycle tells of the proxy's start, drain and stop: io.meshtap.lifecycle.v1.
 type Lifecycle struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "start", "drain" or "stop".
+	// "start", "drain", "drained", with the connections that were left then, or "stop".
 	Phase string `protobuf:"bytes,1,opt,name=phase,json=meshtap.phase,proto3" json:"phase,omitempty"`
 	// The version of Meshtap, at most 64 bytes of it.
 	Version string `protobuf:"bytes,2,opt,name=version,json=meshtap.version,proto3" json:"version,omitempty"`
@@ -1470,7 +1590,9 @@ type Lost struct {
 	FirstTime uint64 `protobuf:"varint,6,opt,name=first_time,json=meshtap.first_time_ns,proto3" json:"first_time,omitempty"`
 	// When the last of them was dropped, in nanoseconds since 1970.
 	LastTime uint64 `protobuf:"varint,7,opt,name=last_time,json=meshtap.last_time_ns,proto3" json:"last_time,omitempty"`
-	// "ring_full" or "internal" before the sinks; "sink_full" or "refused" at this one; "too_slow" at a reader in the proxy.
+	// "ring_full" or "internal" before the sinks; "sink_full", "refused", "spool_full" (the bound of the spool, or a disk
+	// without room), "spool_failed" (a disk that does not write) or "spool_corrupt" (a disk that does not give back what was
+	// written) at this one; "too_slow" at a reader in the proxy.
 	Reason string `protobuf:"bytes,8,opt,name=reason,json=meshtap.reason,proto3" json:"reason,omitempty"`
 	// Where they were dropped: "ring", the name of the sink, or "hub" where a reader was too slow.
 	Origin        string `protobuf:"bytes,9,opt,name=origin,json=meshtap.origin,proto3" json:"origin,omitempty"`
@@ -1571,11 +1693,138 @@ func (x *Lost) GetOrigin() string {
 	return ""
 }
 
+// Attempt is one attempt of a request: io.meshtap.attempt.v1. It follows the event of its outcome.
+type Attempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the outcome's event.
+	OutcomeId string `protobuf:"bytes,1,opt,name=outcome_id,json=meshtap.outcome_id,proto3" json:"outcome_id,omitempty"`
+	// The number of the attempt, from 1 on. Of those that failed before the last, the first four are told of.
+	Number uint32 `protobuf:"varint,2,opt,name=number,json=meshtap.attempt,proto3" json:"number,omitempty"`
+	// True for the last attempt, whose result is the outcome's.
+	Final bool `protobuf:"varint,3,opt,name=final,json=meshtap.final,proto3" json:"final,omitempty"`
+	// The name of the cluster, at most 160 bytes of it.
+	Cluster string `protobuf:"bytes,4,opt,name=cluster,json=meshtap.cluster,proto3" json:"cluster,omitempty"`
+	// The upstream host, as address:port or the path of a unix socket.
+	Host string `protobuf:"bytes,5,opt,name=host,json=meshtap.host,proto3" json:"host,omitempty"`
+	// The name of the failure; empty where the attempt was answered.
+	Failure string `protobuf:"bytes,6,opt,name=failure,json=meshtap.failure,proto3" json:"failure,omitempty"`
+	// The status code of the answer, 100 to 599; 0 where there was none.
+	Status uint32 `protobuf:"varint,7,opt,name=status,json=http.response.status_code,proto3" json:"status,omitempty"`
+	// How long the attempt took, in nanoseconds.
+	Took uint64 `protobuf:"varint,8,opt,name=took,json=meshtap.took_ns,proto3" json:"took,omitempty"`
+	// The header x-request-id as the outcome has it.
+	RequestId string `protobuf:"bytes,9,opt,name=request_id,json=meshtap.request_id,proto3" json:"request_id,omitempty"`
+	// The name of the route that matched, at most 80 bytes of it.
+	RouteName     string `protobuf:"bytes,10,opt,name=route_name,json=meshtap.route_name,proto3" json:"route_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Attempt) Reset() {
+	*x = Attempt{}
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Attempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Attempt) ProtoMessage() {}
+
+func (x *Attempt) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
+func (*Attempt) Descriptor() ([]byte, []int) {
+	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Attempt) GetOutcomeId() string {
+	if x != nil {
+		return x.OutcomeId
+	}
+	return ""
+}
+
+func (x *Attempt) GetNumber() uint32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Attempt) GetFinal() bool {
+	if x != nil {
+		return x.Final
+	}
+	return false
+}
+
+func (x *Attempt) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Attempt) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Attempt) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *Attempt) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Attempt) GetTook() uint64 {
+	if x != nil {
+		return x.Took
+	}
+	return 0
+}
+
+func (x *Attempt) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *Attempt) GetRouteName() string {
+	if x != nil {
+		return x.RouteName
+	}
+	return ""
+}
+
 var File_meshtap_event_v1_event_proto protoreflect.FileDescriptor
 
 const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeshtap/event/v1/event.proto\x12\x10meshtap.event.v1\"\xa3\x12\n" +
+	"\x1cmeshtap/event/v1/event.proto\x12\x10meshtap.event.v1\"\xa2\x14\n" +
 	"\x0eRequestOutcome\x12#\n" +
 	"\x06method\x18\x01 \x01(\tR\x13http.request.method\x12)\n" +
 	"\x06status\x18\x02 \x01(\rR\x19http.response.status_code\x12\x19\n" +
@@ -1596,7 +1845,12 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\rlocal_address\x18\f \x01(\tR\x15network.local.address\x12&\n" +
 	"\n" +
 	"local_port\x18\r \x01(\rR\x12network.local.port\x12&\n" +
-	"\x0eclient_address\x18\x0e \x01(\tR\x0eclient.address\x12$\n" +
+	"\x0eclient_address\x18\x0e \x01(\tR\x0eclient.address\x12-\n" +
+	"\vgrpc_status\x18\x0f \x01(\x04H\x00R\x13meshtap.grpc_status\x88\x01\x01\x12*\n" +
+	"\fgrpc_service\x18\x10 \x01(\tR\x14meshtap.grpc_service\x12(\n" +
+	"\vgrpc_method\x18\x11 \x01(\tR\x13meshtap.grpc_method\x122\n" +
+	"\x10request_messages\x18\x12 \x01(\x04R\x18meshtap.request_messages\x124\n" +
+	"\x11response_messages\x18\x13 \x01(\x04R\x19meshtap.response_messages\x12$\n" +
 	"\tdirection\x18\x14 \x01(\tR\x11meshtap.direction\x12\"\n" +
 	"\blistener\x18\x15 \x01(\tR\x10meshtap.listener\x12*\n" +
 	"\ffilter_chain\x18\x16 \x01(\tR\x14meshtap.filter_chain\x12*\n" +
@@ -1617,11 +1871,11 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x12upstream_sent_size\x18* \x01(\x04R\x1ameshtap.upstream_sent_size\x12>\n" +
 	"\x16upstream_received_size\x18+ \x01(\x04R\x1emeshtap.upstream_received_size\x12%\n" +
 	"\bduration\x182 \x01(\x04R\x13meshtap.duration_ns\x120\n" +
-	"\vrequest_end\x183 \x01(\x04H\x00R\x16meshtap.request_end_ns\x88\x01\x01\x126\n" +
-	"\x0eupstream_start\x184 \x01(\x04H\x01R\x19meshtap.upstream_start_ns\x88\x01\x01\x126\n" +
-	"\x0eupstream_first\x185 \x01(\x04H\x02R\x19meshtap.upstream_first_ns\x88\x01\x01\x122\n" +
-	"\fupstream_end\x186 \x01(\x04H\x03R\x17meshtap.upstream_end_ns\x88\x01\x01\x124\n" +
-	"\rupstream_took\x187 \x01(\x04H\x04R\x18meshtap.upstream_took_ns\x88\x01\x01\x124\n" +
+	"\vrequest_end\x183 \x01(\x04H\x01R\x16meshtap.request_end_ns\x88\x01\x01\x126\n" +
+	"\x0eupstream_start\x184 \x01(\x04H\x02R\x19meshtap.upstream_start_ns\x88\x01\x01\x126\n" +
+	"\x0eupstream_first\x185 \x01(\x04H\x03R\x19meshtap.upstream_first_ns\x88\x01\x01\x122\n" +
+	"\fupstream_end\x186 \x01(\x04H\x04R\x17meshtap.upstream_end_ns\x88\x01\x01\x124\n" +
+	"\rupstream_took\x187 \x01(\x04H\x05R\x18meshtap.upstream_took_ns\x88\x01\x01\x124\n" +
 	"\x11upstream_hostname\x18< \x01(\tR\x19meshtap.upstream_hostname\x124\n" +
 	"\x11upstream_locality\x18= \x01(\tR\x19meshtap.upstream_locality\x12D\n" +
 	"\x19upstream_protocol_version\x18> \x01(\tR!meshtap.upstream_protocol_version\x12\"\n" +
@@ -1633,6 +1887,7 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x0eroutes_version\x18G \x01(\tR\x16meshtap.routes_version\x122\n" +
 	"\x10clusters_version\x18H \x01(\tR\x18meshtap.clusters_version\x124\n" +
 	"\x11endpoints_version\x18I \x01(\tR\x19meshtap.endpoints_versionB\x0e\n" +
+	"\f_grpc_statusB\x0e\n" +
 	"\f_request_endB\x11\n" +
 	"\x0f_upstream_startB\x11\n" +
 	"\x0f_upstream_firstB\x0f\n" +
@@ -1682,7 +1937,7 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x11endpoints_version\x18I \x01(\tR\x19meshtap.endpoints_versionB\x11\n" +
 	"\x0f_upstream_startB\x11\n" +
 	"\x0f_upstream_firstB\x0f\n" +
-	"\r_upstream_end\"\x89\x02\n" +
+	"\r_upstream_end\"\x9b\x03\n" +
 	"\x11CircuitTransition\x12 \n" +
 	"\acluster\x18\x01 \x01(\tR\x0fmeshtap.cluster\x12\x1a\n" +
 	"\x04host\x18\x02 \x01(\tR\fmeshtap.host\x12\x1a\n" +
@@ -1692,7 +1947,12 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x0emeshtap.reason\x12\"\n" +
 	"\brequests\x18\x06 \x01(\rR\x10meshtap.requests\x12\"\n" +
 	"\bfailures\x18\a \x01(\rR\x10meshtap.failures\x12\x1a\n" +
-	"\x04slow\x18\b \x01(\rR\fmeshtap.slow\"\xf6\x01\n" +
+	"\x04slow\x18\b \x01(\rR\fmeshtap.slow\x12&\n" +
+	"\n" +
+	"outcome_id\x18\t \x01(\tR\x12meshtap.outcome_id\x122\n" +
+	"\x10clusters_version\x18\n" +
+	" \x01(\tR\x18meshtap.clusters_version\x124\n" +
+	"\x11endpoints_version\x18\v \x01(\tR\x19meshtap.endpoints_version\"\x88\x03\n" +
 	"\bEjection\x12 \n" +
 	"\acluster\x18\x01 \x01(\tR\x0fmeshtap.cluster\x12\x1a\n" +
 	"\x04host\x18\x02 \x01(\tR\fmeshtap.host\x12 \n" +
@@ -1700,7 +1960,12 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x0emeshtap.reason\x12\x1c\n" +
 	"\x05times\x18\x05 \x01(\rR\rmeshtap.times\x12(\n" +
 	"\bduration\x18\x06 \x01(\x04R\x16meshtap.ejected_for_ns\x12\"\n" +
-	"\benforced\x18\a \x01(\bR\x10meshtap.enforced\"\xc0\x01\n" +
+	"\benforced\x18\a \x01(\bR\x10meshtap.enforced\x12&\n" +
+	"\n" +
+	"outcome_id\x18\b \x01(\tR\x12meshtap.outcome_id\x122\n" +
+	"\x10clusters_version\x18\t \x01(\tR\x18meshtap.clusters_version\x124\n" +
+	"\x11endpoints_version\x18\n" +
+	" \x01(\tR\x19meshtap.endpoints_version\"\xaa\x02\n" +
 	"\fHealthChange\x12 \n" +
 	"\acluster\x18\x01 \x01(\tR\x0fmeshtap.cluster\x12\x1a\n" +
 	"\x04host\x18\x02 \x01(\tR\fmeshtap.host\x12\x1a\n" +
@@ -1708,7 +1973,9 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\x02to\x18\x04 \x01(\tR\n" +
 	"meshtap.to\x12\x1e\n" +
 	"\x06origin\x18\x05 \x01(\tR\x0emeshtap.origin\x12\x1e\n" +
-	"\x06reason\x18\x06 \x01(\tR\x0emeshtap.reason\"\x93\x02\n" +
+	"\x06reason\x18\x06 \x01(\tR\x0emeshtap.reason\x122\n" +
+	"\x10clusters_version\x18\a \x01(\tR\x18meshtap.clusters_version\x124\n" +
+	"\x11endpoints_version\x18\b \x01(\tR\x19meshtap.endpoints_version\"\x93\x02\n" +
 	"\fConfigUpdate\x12\x1e\n" +
 	"\x06result\x18\x01 \x01(\tR\x0emeshtap.result\x12\x1a\n" +
 	"\x04kind\x18\x02 \x01(\tR\fmeshtap.kind\x12 \n" +
@@ -1737,7 +2004,22 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"first_time\x18\x06 \x01(\x04R\x15meshtap.first_time_ns\x12'\n" +
 	"\tlast_time\x18\a \x01(\x04R\x14meshtap.last_time_ns\x12\x1e\n" +
 	"\x06reason\x18\b \x01(\tR\x0emeshtap.reason\x12\x1e\n" +
-	"\x06origin\x18\t \x01(\tR\x0emeshtap.originB9Z7github.com/meshtap/meshtap/api/meshtap/event/v1;eventv1b\x06proto3"
+	"\x06origin\x18\t \x01(\tR\x0emeshtap.origin\"\xea\x02\n" +
+	"\aAttempt\x12&\n" +
+	"\n" +
+	"outcome_id\x18\x01 \x01(\tR\x12meshtap.outcome_id\x12\x1f\n" +
+	"\x06number\x18\x02 \x01(\rR\x0fmeshtap.attempt\x12\x1c\n" +
+	"\x05final\x18\x03 \x01(\bR\rmeshtap.final\x12 \n" +
+	"\acluster\x18\x04 \x01(\tR\x0fmeshtap.cluster\x12\x1a\n" +
+	"\x04host\x18\x05 \x01(\tR\fmeshtap.host\x12 \n" +
+	"\afailure\x18\x06 \x01(\tR\x0fmeshtap.failure\x12)\n" +
+	"\x06status\x18\a \x01(\rR\x19http.response.status_code\x12\x1d\n" +
+	"\x04took\x18\b \x01(\x04R\x0fmeshtap.took_ns\x12&\n" +
+	"\n" +
+	"request_id\x18\t \x01(\tR\x12meshtap.request_id\x12&\n" +
+	"\n" +
+	"route_name\x18\n" +
+	" \x01(\tR\x12meshtap.route_nameB9Z7github.com/meshtap/meshtap/api/meshtap/event/v1;eventv1b\x06proto3"
 
 var (
 	file_meshtap_event_v1_event_proto_rawDescOnce sync.Once
@@ -1751,7 +2033,7 @@ func file_meshtap_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_meshtap_event_v1_event_proto_rawDescData
 }
 
-var file_meshtap_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_meshtap_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_meshtap_event_v1_event_proto_goTypes = []any{
 	(*RequestOutcome)(nil),    // 0: meshtap.event.v1.RequestOutcome
 	(*Try)(nil),               // 1: meshtap.event.v1.Try
@@ -1763,6 +2045,7 @@ var file_meshtap_event_v1_event_proto_goTypes = []any{
 	(*Rejection)(nil),         // 7: meshtap.event.v1.Rejection
 	(*Lifecycle)(nil),         // 8: meshtap.event.v1.Lifecycle
 	(*Lost)(nil),              // 9: meshtap.event.v1.Lost
+	(*Attempt)(nil),           // 10: meshtap.event.v1.Attempt
 }
 var file_meshtap_event_v1_event_proto_depIdxs = []int32{
 	1, // 0: meshtap.event.v1.RequestOutcome.tries:type_name -> meshtap.event.v1.Try
@@ -1788,7 +2071,7 @@ func file_meshtap_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshtap_event_v1_event_proto_rawDesc), len(file_meshtap_event_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -130,6 +130,173 @@ func (Tap_ClientAddress) EnumDescriptor() ([]byte, []int) {
 	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// By says where it is from.
+type PartitionKey_By int32
+
+const (
+	// The cluster.
+	PartitionKey_CLUSTER PartitionKey_By = 0
+	// The header named below, at most 64 bytes of it. It then stands in every event.
+	PartitionKey_HEADER PartitionKey_By = 1
+	// The path as the route matched it.
+	PartitionKey_ROUTE PartitionKey_By = 2
+	// The proxy: all events have the same key.
+	PartitionKey_SOURCE PartitionKey_By = 3
+	// The trace id.
+	PartitionKey_TRACE PartitionKey_By = 4
+)
+
+// Enum value maps for PartitionKey_By.
+var (
+	PartitionKey_By_name = map[int32]string{
+		0: "CLUSTER",
+		1: "HEADER",
+		2: "ROUTE",
+		3: "SOURCE",
+		4: "TRACE",
+	}
+	PartitionKey_By_value = map[string]int32{
+		"CLUSTER": 0,
+		"HEADER":  1,
+		"ROUTE":   2,
+		"SOURCE":  3,
+		"TRACE":   4,
+	}
+)
+
+func (x PartitionKey_By) Enum() *PartitionKey_By {
+	p := new(PartitionKey_By)
+	*p = x
+	return p
+}
+
+func (x PartitionKey_By) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PartitionKey_By) Descriptor() protoreflect.EnumDescriptor {
+	return file_meshtap_tap_v1_tap_proto_enumTypes[2].Descriptor()
+}
+
+func (PartitionKey_By) Type() protoreflect.EnumType {
+	return &file_meshtap_tap_v1_tap_proto_enumTypes[2]
+}
+
+func (x PartitionKey_By) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PartitionKey_By.Descriptor instead.
+func (PartitionKey_By) EnumDescriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{3, 0}
+}
+
+// WhenFull says what goes when max_bytes is reached.
+type Spool_WhenFull int32
+
+const (
+	// The oldest events, a sixteenth of the spool at a time.
+	Spool_DROP_OLDEST Spool_WhenFull = 0
+	// The newest: the events wait in memory, and those that find no room there are dropped.
+	Spool_DROP_NEWEST Spool_WhenFull = 1
+)
+
+// Enum value maps for Spool_WhenFull.
+var (
+	Spool_WhenFull_name = map[int32]string{
+		0: "DROP_OLDEST",
+		1: "DROP_NEWEST",
+	}
+	Spool_WhenFull_value = map[string]int32{
+		"DROP_OLDEST": 0,
+		"DROP_NEWEST": 1,
+	}
+)
+
+func (x Spool_WhenFull) Enum() *Spool_WhenFull {
+	p := new(Spool_WhenFull)
+	*p = x
+	return p
+}
+
+func (x Spool_WhenFull) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Spool_WhenFull) Descriptor() protoreflect.EnumDescriptor {
+	return file_meshtap_tap_v1_tap_proto_enumTypes[3].Descriptor()
+}
+
+func (Spool_WhenFull) Type() protoreflect.EnumType {
+	return &file_meshtap_tap_v1_tap_proto_enumTypes[3]
+}
+
+func (x Spool_WhenFull) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Spool_WhenFull.Descriptor instead.
+func (Spool_WhenFull) EnumDescriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{4, 0}
+}
+
+// Commit says when events are flushed to the disk. A process that is killed loses nothing that was written, in any mode.
+type Spool_Commit int32
+
+const (
+	// The same as INTERVAL.
+	Spool_COMMIT_UNSPECIFIED Spool_Commit = 0
+	// When the system likes to. A loss of power costs what it had not written, some 30 s.
+	Spool_NONE Spool_Commit = 1
+	// Every commit_interval. A loss of power costs as much.
+	Spool_INTERVAL Spool_Commit = 2
+	// Before they are sent. A loss of power costs what was still in memory.
+	Spool_BATCH Spool_Commit = 3
+)
+
+// Enum value maps for Spool_Commit.
+var (
+	Spool_Commit_name = map[int32]string{
+		0: "COMMIT_UNSPECIFIED",
+		1: "NONE",
+		2: "INTERVAL",
+		3: "BATCH",
+	}
+	Spool_Commit_value = map[string]int32{
+		"COMMIT_UNSPECIFIED": 0,
+		"NONE":               1,
+		"INTERVAL":           2,
+		"BATCH":              3,
+	}
+)
+
+func (x Spool_Commit) Enum() *Spool_Commit {
+	p := new(Spool_Commit)
+	*p = x
+	return p
+}
+
+func (x Spool_Commit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Spool_Commit) Descriptor() protoreflect.EnumDescriptor {
+	return file_meshtap_tap_v1_tap_proto_enumTypes[4].Descriptor()
+}
+
+func (Spool_Commit) Type() protoreflect.EnumType {
+	return &file_meshtap_tap_v1_tap_proto_enumTypes[4]
+}
+
+func (x Spool_Commit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Spool_Commit.Descriptor instead.
+func (Spool_Commit) EnumDescriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{4, 1}
+}
+
 // Class is a kind of event.
 type EventPolicy_Class int32
 
@@ -150,6 +317,8 @@ const (
 	EventPolicy_CONFIG EventPolicy_Class = 6
 	// Start, drain and stop of the proxy: io.meshtap.lifecycle.v1.
 	EventPolicy_LIFECYCLE EventPolicy_Class = 7
+	// Attempts of requests, one for each try: io.meshtap.attempt.v1. It is OFF by default.
+	EventPolicy_ATTEMPT EventPolicy_Class = 8
 )
 
 // Enum value maps for EventPolicy_Class.
@@ -163,6 +332,7 @@ var (
 		5: "HEALTH",
 		6: "CONFIG",
 		7: "LIFECYCLE",
+		8: "ATTEMPT",
 	}
 	EventPolicy_Class_value = map[string]int32{
 		"CLASS_UNSPECIFIED": 0,
@@ -173,6 +343,7 @@ var (
 		"HEALTH":            5,
 		"CONFIG":            6,
 		"LIFECYCLE":         7,
+		"ATTEMPT":           8,
 	}
 )
 
@@ -187,11 +358,11 @@ func (x EventPolicy_Class) String() string {
 }
 
 func (EventPolicy_Class) Descriptor() protoreflect.EnumDescriptor {
-	return file_meshtap_tap_v1_tap_proto_enumTypes[2].Descriptor()
+	return file_meshtap_tap_v1_tap_proto_enumTypes[5].Descriptor()
 }
 
 func (EventPolicy_Class) Type() protoreflect.EnumType {
-	return &file_meshtap_tap_v1_tap_proto_enumTypes[2]
+	return &file_meshtap_tap_v1_tap_proto_enumTypes[5]
 }
 
 func (x EventPolicy_Class) Number() protoreflect.EnumNumber {
@@ -200,7 +371,7 @@ func (x EventPolicy_Class) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventPolicy_Class.Descriptor instead.
 func (EventPolicy_Class) EnumDescriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{1, 0}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // Mode says what to do with an event.
@@ -213,6 +384,13 @@ const (
 	EventPolicy_DROP_NEWEST EventPolicy_Mode = 1
 	// Make no such events.
 	EventPolicy_OFF EventPolicy_Mode = 2
+	// Keep it, and drop the oldest of the sink that may be dropped in the same way; these are counted and told of.
+	EventPolicy_DROP_OLDEST EventPolicy_Mode = 3
+	// Keep it while at least half of the sink's memory is free. With less, keep one of 2, 4, 8 or 16, and say so in the
+	// attribute sampledrate; errors, and what was slow, repeated or refused by a circuit breaker, are kept while there is room.
+	EventPolicy_SAMPLE EventPolicy_Mode = 4
+	// Keep it on the disk until it is delivered; see Spool.
+	EventPolicy_SPOOL EventPolicy_Mode = 5
 )
 
 // Enum value maps for EventPolicy_Mode.
@@ -221,11 +399,17 @@ var (
 		0: "MODE_UNSPECIFIED",
 		1: "DROP_NEWEST",
 		2: "OFF",
+		3: "DROP_OLDEST",
+		4: "SAMPLE",
+		5: "SPOOL",
 	}
 	EventPolicy_Mode_value = map[string]int32{
 		"MODE_UNSPECIFIED": 0,
 		"DROP_NEWEST":      1,
 		"OFF":              2,
+		"DROP_OLDEST":      3,
+		"SAMPLE":           4,
+		"SPOOL":            5,
 	}
 )
 
@@ -240,11 +424,11 @@ func (x EventPolicy_Mode) String() string {
 }
 
 func (EventPolicy_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_meshtap_tap_v1_tap_proto_enumTypes[3].Descriptor()
+	return file_meshtap_tap_v1_tap_proto_enumTypes[6].Descriptor()
 }
 
 func (EventPolicy_Mode) Type() protoreflect.EnumType {
-	return &file_meshtap_tap_v1_tap_proto_enumTypes[3]
+	return &file_meshtap_tap_v1_tap_proto_enumTypes[6]
 }
 
 func (x EventPolicy_Mode) Number() protoreflect.EnumNumber {
@@ -253,7 +437,7 @@ func (x EventPolicy_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EventPolicy_Mode.Descriptor instead.
 func (EventPolicy_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{1, 1}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{5, 1}
 }
 
 // Tap is one of the bootstrap's bootstrap_extensions.
@@ -262,7 +446,7 @@ type Tap struct {
 	// What all queues of the tap may hold, in bytes, from 4 MiB to 1 GiB, and at least 1 MiB for each sink. It is taken as
 	// it is needed, and never exceeded; a reader in this process may hold another 64 KiB. The default is 8 MiB.
 	MemoryBytes *wrapperspb.UInt64Value `protobuf:"bytes,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// What happens to each class of events. A class that is not listed is DROP_NEWEST.
+	// What happens to each class of events. A class that is not listed is DROP_NEWEST, and ATTEMPT is OFF.
 	Events []*EventPolicy `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	// Where events go, at most 8 sinks, each with a name of its own. Without any, only readers in this process see events.
 	Sinks []*Sink `protobuf:"bytes,3,rep,name=sinks,proto3" json:"sinks,omitempty"`
@@ -270,6 +454,16 @@ type Tap struct {
 	Source *Source `protobuf:"bytes,4,opt,name=source,proto3" json:"source,omitempty"`
 	// What an event tells of who called. The default is OMIT.
 	ClientAddress Tap_ClientAddress `protobuf:"varint,5,opt,name=client_address,json=clientAddress,proto3,enum=meshtap.tap.v1.Tap_ClientAddress" json:"client_address,omitempty"`
+	// The disk behind the sinks that have a class in the mode SPOOL. Required where one has.
+	Spool *Spool `protobuf:"bytes,6,opt,name=spool,proto3" json:"spool,omitempty"`
+	// Which requests and connections there are events of, and what of them is told. The default is all, and everything.
+	Policy *Policy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	// Policies for some listeners, routes or clusters, at most 64: the first that matches is used instead of policy. One
+	// that stands at a route, as typed_per_filter_config under the name io.meshtap.tap, comes before all of them.
+	Selections []*Selection `protobuf:"bytes,8,rep,name=selections,proto3" json:"selections,omitempty"`
+	// What the attribute partitionkey of requests and connections is. Events of one key keep their order. The default is
+	// the cluster, which is the service that was called.
+	PartitionKey  *PartitionKey `protobuf:"bytes,9,opt,name=partition_key,json=partitionKey,proto3" json:"partition_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -339,6 +533,342 @@ func (x *Tap) GetClientAddress() Tap_ClientAddress {
 	return Tap_OMIT
 }
 
+func (x *Tap) GetSpool() *Spool {
+	if x != nil {
+		return x.Spool
+	}
+	return nil
+}
+
+func (x *Tap) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *Tap) GetSelections() []*Selection {
+	if x != nil {
+		return x.Selections
+	}
+	return nil
+}
+
+func (x *Tap) GetPartitionKey() *PartitionKey {
+	if x != nil {
+		return x.PartitionKey
+	}
+	return nil
+}
+
+// Policy says which requests and connections there are events of, and what of them is told. It is applied before an event
+// costs anything.
+type Policy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Makes no events.
+	Off bool `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	// Keeps one of so many, which says so in its attribute sampledrate. Which one follows from the trace id, or else from
+	// x-request-id, so that all proxies keep the same. Errors, and what was slow, repeated or refused by a circuit breaker,
+	// are always kept. The default, 0, is all; at most 1000000.
+	OneIn uint32 `protobuf:"varint,2,opt,name=one_in,json=oneIn,proto3" json:"one_in,omitempty"`
+	// From which duration on a request is slow, at least 1 ms. The default is 1 s.
+	Slow *durationpb.Duration `protobuf:"bytes,3,opt,name=slow,proto3" json:"slow,omitempty"`
+	// The names of the fields that are told, such as http.route and meshtap.duration_ns, and traceparent; at most 80. The
+	// attributes of CloudEvents are always there. The default is all fields.
+	Fields []string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
+	// The names of texts whose value is replaced by "[redacted id=...]", which is the same for the same value as long as
+	// the proxy runs; at most 80.
+	Redact        []string `protobuf:"bytes,5,rep,name=redact,proto3" json:"redact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Policy) Reset() {
+	*x = Policy{}
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Policy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Policy) ProtoMessage() {}
+
+func (x *Policy) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Policy.ProtoReflect.Descriptor instead.
+func (*Policy) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Policy) GetOff() bool {
+	if x != nil {
+		return x.Off
+	}
+	return false
+}
+
+func (x *Policy) GetOneIn() uint32 {
+	if x != nil {
+		return x.OneIn
+	}
+	return 0
+}
+
+func (x *Policy) GetSlow() *durationpb.Duration {
+	if x != nil {
+		return x.Slow
+	}
+	return nil
+}
+
+func (x *Policy) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *Policy) GetRedact() []string {
+	if x != nil {
+		return x.Redact
+	}
+	return nil
+}
+
+// Selection is a policy for what matches all of its names; an empty name matches all.
+type Selection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name of the listener.
+	Listener string `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	// The name of the route.
+	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// The name of the cluster.
+	Cluster string `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// What to do. Required.
+	Policy        *Policy `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Selection) Reset() {
+	*x = Selection{}
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Selection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Selection) ProtoMessage() {}
+
+func (x *Selection) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Selection.ProtoReflect.Descriptor instead.
+func (*Selection) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Selection) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *Selection) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *Selection) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Selection) GetPolicy() *Policy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+// PartitionKey is what the attribute partitionkey is taken from. Where the request does not have it, the cluster is taken.
+type PartitionKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is from. The default is CLUSTER.
+	By PartitionKey_By `protobuf:"varint,1,opt,name=by,proto3,enum=meshtap.tap.v1.PartitionKey_By" json:"by,omitempty"`
+	// The name of the header in lower case, for HEADER alone.
+	Header        string `protobuf:"bytes,2,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionKey) Reset() {
+	*x = PartitionKey{}
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionKey) ProtoMessage() {}
+
+func (x *PartitionKey) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionKey.ProtoReflect.Descriptor instead.
+func (*PartitionKey) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PartitionKey) GetBy() PartitionKey_By {
+	if x != nil {
+		return x.By
+	}
+	return PartitionKey_CLUSTER
+}
+
+func (x *PartitionKey) GetHeader() string {
+	if x != nil {
+		return x.Header
+	}
+	return ""
+}
+
+// Spool keeps events on a disk until a sink has delivered them, over restarts as well. Each sink with a class in the mode
+// SPOOL has a folder of its own below the directory, and all events of that sink go through it.
+type Spool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directory, an absolute path. It is made, with the mode 0700, where it does not exist. Required.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The size in bytes that a sink's events may take, at least 1 MiB. The default is 256 MiB.
+	MaxBytes *wrapperspb.UInt64Value `protobuf:"bytes,2,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	// What goes when a sink's events take more. The default is DROP_OLDEST.
+	WhenFull Spool_WhenFull `protobuf:"varint,3,opt,name=when_full,json=whenFull,proto3,enum=meshtap.tap.v1.Spool_WhenFull" json:"when_full,omitempty"`
+	// When events are flushed to the disk. The default is INTERVAL.
+	Commit Spool_Commit `protobuf:"varint,4,opt,name=commit,proto3,enum=meshtap.tap.v1.Spool_Commit" json:"commit,omitempty"`
+	// The interval of INTERVAL, and of saving what was delivered, 1 ms to 10 s. The default is 50 ms.
+	CommitInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=commit_interval,json=commitInterval,proto3" json:"commit_interval,omitempty"`
+	// A file with a key of 32 bytes, as they are or in hexadecimal digits, of the mode 0640 or less. Events are then
+	// encrypted on the disk with AES-256-GCM. The default is not to.
+	KeyFile       string `protobuf:"bytes,6,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spool) Reset() {
+	*x = Spool{}
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spool) ProtoMessage() {}
+
+func (x *Spool) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spool.ProtoReflect.Descriptor instead.
+func (*Spool) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Spool) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *Spool) GetMaxBytes() *wrapperspb.UInt64Value {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return nil
+}
+
+func (x *Spool) GetWhenFull() Spool_WhenFull {
+	if x != nil {
+		return x.WhenFull
+	}
+	return Spool_DROP_OLDEST
+}
+
+func (x *Spool) GetCommit() Spool_Commit {
+	if x != nil {
+		return x.Commit
+	}
+	return Spool_COMMIT_UNSPECIFIED
+}
+
+func (x *Spool) GetCommitInterval() *durationpb.Duration {
+	if x != nil {
+		return x.CommitInterval
+	}
+	return nil
+}
+
+func (x *Spool) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
 // EventPolicy is what happens to one class of events.
 type EventPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -352,7 +882,7 @@ type EventPolicy struct {
 
 func (x *EventPolicy) Reset() {
 	*x = EventPolicy{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[1]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -364,7 +894,7 @@ func (x *EventPolicy) String() string {
 func (*EventPolicy) ProtoMessage() {}
 
 func (x *EventPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[1]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +907,7 @@ func (x *EventPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventPolicy.ProtoReflect.Descriptor instead.
 func (*EventPolicy) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{1}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EventPolicy) GetClass() EventPolicy_Class {
@@ -412,7 +942,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[2]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +954,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[2]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +967,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{2}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Source) GetCluster() string {
@@ -475,14 +1005,16 @@ type Sink struct {
 	// The sink's name in metrics and lost events: 1 to 32 of [a-z0-9_-], and neither "ring" nor "hub". Required.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Which bus and how: a StdoutSink, a FileSink or a NatsSink. Required.
-	TypedConfig   *anypb.Any `protobuf:"bytes,2,opt,name=typed_config,json=typedConfig,proto3" json:"typed_config,omitempty"`
+	TypedConfig *anypb.Any `protobuf:"bytes,2,opt,name=typed_config,json=typedConfig,proto3" json:"typed_config,omitempty"`
+	// What happens to each class of events at this sink. A class that is not listed is as in the tap's events.
+	Events        []*EventPolicy `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Sink) Reset() {
 	*x = Sink{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[3]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +1026,7 @@ func (x *Sink) String() string {
 func (*Sink) ProtoMessage() {}
 
 func (x *Sink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[3]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +1039,7 @@ func (x *Sink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sink.ProtoReflect.Descriptor instead.
 func (*Sink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{3}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Sink) GetName() string {
@@ -524,6 +1056,13 @@ func (x *Sink) GetTypedConfig() *anypb.Any {
 	return nil
 }
 
+func (x *Sink) GetEvents() []*EventPolicy {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 // StdoutSink writes one JSON event per line to the standard output.
 type StdoutSink struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -533,7 +1072,7 @@ type StdoutSink struct {
 
 func (x *StdoutSink) Reset() {
 	*x = StdoutSink{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[4]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +1084,7 @@ func (x *StdoutSink) String() string {
 func (*StdoutSink) ProtoMessage() {}
 
 func (x *StdoutSink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[4]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +1097,7 @@ func (x *StdoutSink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StdoutSink.ProtoReflect.Descriptor instead.
 func (*StdoutSink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{4}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{8}
 }
 
 // FileSink appends events to a file: one JSON event per line, or protobuf events, each behind its length as a varint.
@@ -581,7 +1120,7 @@ type FileSink struct {
 
 func (x *FileSink) Reset() {
 	*x = FileSink{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[5]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +1132,7 @@ func (x *FileSink) String() string {
 func (*FileSink) ProtoMessage() {}
 
 func (x *FileSink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[5]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +1145,7 @@ func (x *FileSink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileSink.ProtoReflect.Descriptor instead.
 func (*FileSink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{5}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FileSink) GetPath() string {
@@ -689,7 +1228,7 @@ type NatsSink struct {
 
 func (x *NatsSink) Reset() {
 	*x = NatsSink{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[6]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +1240,7 @@ func (x *NatsSink) String() string {
 func (*NatsSink) ProtoMessage() {}
 
 func (x *NatsSink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[6]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +1253,7 @@ func (x *NatsSink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NatsSink.ProtoReflect.Descriptor instead.
 func (*NatsSink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{6}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NatsSink) GetUrls() []string {
@@ -832,7 +1371,7 @@ type Tls struct {
 
 func (x *Tls) Reset() {
 	*x = Tls{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[7]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1383,7 @@ func (x *Tls) String() string {
 func (*Tls) ProtoMessage() {}
 
 func (x *Tls) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[7]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1396,7 @@ func (x *Tls) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tls.ProtoReflect.Descriptor instead.
 func (*Tls) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{7}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Tls) GetCaFile() string {
@@ -908,7 +1447,7 @@ type CreateStream struct {
 
 func (x *CreateStream) Reset() {
 	*x = CreateStream{}
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[8]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1459,7 @@ func (x *CreateStream) String() string {
 func (*CreateStream) ProtoMessage() {}
 
 func (x *CreateStream) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[8]
+	mi := &file_meshtap_tap_v1_tap_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1472,7 @@ func (x *CreateStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateStream.ProtoReflect.Descriptor instead.
 func (*CreateStream) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{8}
+	return file_meshtap_tap_v1_tap_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateStream) GetMaxBytes() *wrapperspb.UInt64Value {
@@ -975,19 +1514,62 @@ var File_meshtap_tap_v1_tap_proto protoreflect.FileDescriptor
 
 const file_meshtap_tap_v1_tap_proto_rawDesc = "" +
 	"\n" +
-	"\x18meshtap/tap/v1/tap.proto\x12\x0emeshtap.tap.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xca\x02\n" +
+	"\x18meshtap/tap/v1/tap.proto\x12\x0emeshtap.tap.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xa5\x04\n" +
 	"\x03Tap\x12?\n" +
 	"\fmemory_bytes\x18\x01 \x01(\v2\x1c.google.protobuf.UInt64ValueR\vmemoryBytes\x123\n" +
 	"\x06events\x18\x02 \x03(\v2\x1b.meshtap.tap.v1.EventPolicyR\x06events\x12*\n" +
 	"\x05sinks\x18\x03 \x03(\v2\x14.meshtap.tap.v1.SinkR\x05sinks\x12.\n" +
 	"\x06source\x18\x04 \x01(\v2\x16.meshtap.tap.v1.SourceR\x06source\x12H\n" +
-	"\x0eclient_address\x18\x05 \x01(\x0e2!.meshtap.tap.v1.Tap.ClientAddressR\rclientAddress\"'\n" +
+	"\x0eclient_address\x18\x05 \x01(\x0e2!.meshtap.tap.v1.Tap.ClientAddressR\rclientAddress\x12+\n" +
+	"\x05spool\x18\x06 \x01(\v2\x15.meshtap.tap.v1.SpoolR\x05spool\x12.\n" +
+	"\x06policy\x18\a \x01(\v2\x16.meshtap.tap.v1.PolicyR\x06policy\x129\n" +
+	"\n" +
+	"selections\x18\b \x03(\v2\x19.meshtap.tap.v1.SelectionR\n" +
+	"selections\x12A\n" +
+	"\rpartition_key\x18\t \x01(\v2\x1c.meshtap.tap.v1.PartitionKeyR\fpartitionKey\"'\n" +
 	"\rClientAddress\x12\b\n" +
 	"\x04OMIT\x10\x00\x12\f\n" +
-	"\bTRUNCATE\x10\x01\"\xb3\x02\n" +
+	"\bTRUNCATE\x10\x01\"\x90\x01\n" +
+	"\x06Policy\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\bR\x03off\x12\x15\n" +
+	"\x06one_in\x18\x02 \x01(\rR\x05oneIn\x12-\n" +
+	"\x04slow\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04slow\x12\x16\n" +
+	"\x06fields\x18\x04 \x03(\tR\x06fields\x12\x16\n" +
+	"\x06redact\x18\x05 \x03(\tR\x06redact\"\x87\x01\n" +
+	"\tSelection\x12\x1a\n" +
+	"\blistener\x18\x01 \x01(\tR\blistener\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\tR\acluster\x12.\n" +
+	"\x06policy\x18\x04 \x01(\v2\x16.meshtap.tap.v1.PolicyR\x06policy\"\x98\x01\n" +
+	"\fPartitionKey\x12/\n" +
+	"\x02by\x18\x01 \x01(\x0e2\x1f.meshtap.tap.v1.PartitionKey.ByR\x02by\x12\x16\n" +
+	"\x06header\x18\x02 \x01(\tR\x06header\"?\n" +
+	"\x02By\x12\v\n" +
+	"\aCLUSTER\x10\x00\x12\n" +
+	"\n" +
+	"\x06HEADER\x10\x01\x12\t\n" +
+	"\x05ROUTE\x10\x02\x12\n" +
+	"\n" +
+	"\x06SOURCE\x10\x03\x12\t\n" +
+	"\x05TRACE\x10\x04\"\xa5\x03\n" +
+	"\x05Spool\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x129\n" +
+	"\tmax_bytes\x18\x02 \x01(\v2\x1c.google.protobuf.UInt64ValueR\bmaxBytes\x12;\n" +
+	"\twhen_full\x18\x03 \x01(\x0e2\x1e.meshtap.tap.v1.Spool.WhenFullR\bwhenFull\x124\n" +
+	"\x06commit\x18\x04 \x01(\x0e2\x1c.meshtap.tap.v1.Spool.CommitR\x06commit\x12B\n" +
+	"\x0fcommit_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x0ecommitInterval\x12\x19\n" +
+	"\bkey_file\x18\x06 \x01(\tR\akeyFile\",\n" +
+	"\bWhenFull\x12\x0f\n" +
+	"\vDROP_OLDEST\x10\x00\x12\x0f\n" +
+	"\vDROP_NEWEST\x10\x01\"C\n" +
+	"\x06Commit\x12\x16\n" +
+	"\x12COMMIT_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NONE\x10\x01\x12\f\n" +
+	"\bINTERVAL\x10\x02\x12\t\n" +
+	"\x05BATCH\x10\x03\"\xe9\x02\n" +
 	"\vEventPolicy\x127\n" +
 	"\x05class\x18\x01 \x01(\x0e2!.meshtap.tap.v1.EventPolicy.ClassR\x05class\x124\n" +
-	"\x04mode\x18\x02 \x01(\x0e2 .meshtap.tap.v1.EventPolicy.ModeR\x04mode\"}\n" +
+	"\x04mode\x18\x02 \x01(\x0e2 .meshtap.tap.v1.EventPolicy.ModeR\x04mode\"\x8a\x01\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aREQUEST\x10\x01\x12\x0e\n" +
@@ -999,19 +1581,25 @@ const file_meshtap_tap_v1_tap_proto_rawDesc = "" +
 	"\x06HEALTH\x10\x05\x12\n" +
 	"\n" +
 	"\x06CONFIG\x10\x06\x12\r\n" +
-	"\tLIFECYCLE\x10\a\"6\n" +
+	"\tLIFECYCLE\x10\a\x12\v\n" +
+	"\aATTEMPT\x10\b\"^\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vDROP_NEWEST\x10\x01\x12\a\n" +
-	"\x03OFF\x10\x02\"r\n" +
+	"\x03OFF\x10\x02\x12\x0f\n" +
+	"\vDROP_OLDEST\x10\x03\x12\n" +
+	"\n" +
+	"\x06SAMPLE\x10\x04\x12\t\n" +
+	"\x05SPOOL\x10\x05\"r\n" +
 	"\x06Source\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x1a\n" +
 	"\bworkload\x18\x03 \x01(\tR\bworkload\x12\x14\n" +
-	"\x05proxy\x18\x04 \x01(\tR\x05proxy\"S\n" +
+	"\x05proxy\x18\x04 \x01(\tR\x05proxy\"\x88\x01\n" +
 	"\x04Sink\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x127\n" +
-	"\ftyped_config\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\vtypedConfig\"\f\n" +
+	"\ftyped_config\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\vtypedConfig\x123\n" +
+	"\x06events\x18\x03 \x03(\v2\x1b.meshtap.tap.v1.EventPolicyR\x06events\"\f\n" +
 	"\n" +
 	"StdoutSink\"\xda\x01\n" +
 	"\bFileSink\x12\x12\n" +
@@ -1067,53 +1655,72 @@ func file_meshtap_tap_v1_tap_proto_rawDescGZIP() []byte {
 	return file_meshtap_tap_v1_tap_proto_rawDescData
 }
 
-var file_meshtap_tap_v1_tap_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meshtap_tap_v1_tap_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_meshtap_tap_v1_tap_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_meshtap_tap_v1_tap_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_meshtap_tap_v1_tap_proto_goTypes = []any{
 	(Format)(0),                    // 0: meshtap.tap.v1.Format
 	(Tap_ClientAddress)(0),         // 1: meshtap.tap.v1.Tap.ClientAddress
-	(EventPolicy_Class)(0),         // 2: meshtap.tap.v1.EventPolicy.Class
-	(EventPolicy_Mode)(0),          // 3: meshtap.tap.v1.EventPolicy.Mode
-	(*Tap)(nil),                    // 4: meshtap.tap.v1.Tap
-	(*EventPolicy)(nil),            // 5: meshtap.tap.v1.EventPolicy
-	(*Source)(nil),                 // 6: meshtap.tap.v1.Source
-	(*Sink)(nil),                   // 7: meshtap.tap.v1.Sink
-	(*StdoutSink)(nil),             // 8: meshtap.tap.v1.StdoutSink
-	(*FileSink)(nil),               // 9: meshtap.tap.v1.FileSink
-	(*NatsSink)(nil),               // 10: meshtap.tap.v1.NatsSink
-	(*Tls)(nil),                    // 11: meshtap.tap.v1.Tls
-	(*CreateStream)(nil),           // 12: meshtap.tap.v1.CreateStream
-	(*wrapperspb.UInt64Value)(nil), // 13: google.protobuf.UInt64Value
-	(*anypb.Any)(nil),              // 14: google.protobuf.Any
-	(*wrapperspb.UInt32Value)(nil), // 15: google.protobuf.UInt32Value
-	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
+	(PartitionKey_By)(0),           // 2: meshtap.tap.v1.PartitionKey.By
+	(Spool_WhenFull)(0),            // 3: meshtap.tap.v1.Spool.WhenFull
+	(Spool_Commit)(0),              // 4: meshtap.tap.v1.Spool.Commit
+	(EventPolicy_Class)(0),         // 5: meshtap.tap.v1.EventPolicy.Class
+	(EventPolicy_Mode)(0),          // 6: meshtap.tap.v1.EventPolicy.Mode
+	(*Tap)(nil),                    // 7: meshtap.tap.v1.Tap
+	(*Policy)(nil),                 // 8: meshtap.tap.v1.Policy
+	(*Selection)(nil),              // 9: meshtap.tap.v1.Selection
+	(*PartitionKey)(nil),           // 10: meshtap.tap.v1.PartitionKey
+	(*Spool)(nil),                  // 11: meshtap.tap.v1.Spool
+	(*EventPolicy)(nil),            // 12: meshtap.tap.v1.EventPolicy
+	(*Source)(nil),                 // 13: meshtap.tap.v1.Source
+	(*Sink)(nil),                   // 14: meshtap.tap.v1.Sink
+	(*StdoutSink)(nil),             // 15: meshtap.tap.v1.StdoutSink
+	(*FileSink)(nil),               // 16: meshtap.tap.v1.FileSink
+	(*NatsSink)(nil),               // 17: meshtap.tap.v1.NatsSink
+	(*Tls)(nil),                    // 18: meshtap.tap.v1.Tls
+	(*CreateStream)(nil),           // 19: meshtap.tap.v1.CreateStream
+	(*wrapperspb.UInt64Value)(nil), // 20: google.protobuf.UInt64Value
+	(*durationpb.Duration)(nil),    // 21: google.protobuf.Duration
+	(*anypb.Any)(nil),              // 22: google.protobuf.Any
+	(*wrapperspb.UInt32Value)(nil), // 23: google.protobuf.UInt32Value
 }
 var file_meshtap_tap_v1_tap_proto_depIdxs = []int32{
-	13, // 0: meshtap.tap.v1.Tap.memory_bytes:type_name -> google.protobuf.UInt64Value
-	5,  // 1: meshtap.tap.v1.Tap.events:type_name -> meshtap.tap.v1.EventPolicy
-	7,  // 2: meshtap.tap.v1.Tap.sinks:type_name -> meshtap.tap.v1.Sink
-	6,  // 3: meshtap.tap.v1.Tap.source:type_name -> meshtap.tap.v1.Source
+	20, // 0: meshtap.tap.v1.Tap.memory_bytes:type_name -> google.protobuf.UInt64Value
+	12, // 1: meshtap.tap.v1.Tap.events:type_name -> meshtap.tap.v1.EventPolicy
+	14, // 2: meshtap.tap.v1.Tap.sinks:type_name -> meshtap.tap.v1.Sink
+	13, // 3: meshtap.tap.v1.Tap.source:type_name -> meshtap.tap.v1.Source
 	1,  // 4: meshtap.tap.v1.Tap.client_address:type_name -> meshtap.tap.v1.Tap.ClientAddress
-	2,  // 5: meshtap.tap.v1.EventPolicy.class:type_name -> meshtap.tap.v1.EventPolicy.Class
-	3,  // 6: meshtap.tap.v1.EventPolicy.mode:type_name -> meshtap.tap.v1.EventPolicy.Mode
-	14, // 7: meshtap.tap.v1.Sink.typed_config:type_name -> google.protobuf.Any
-	13, // 8: meshtap.tap.v1.FileSink.max_bytes:type_name -> google.protobuf.UInt64Value
-	15, // 9: meshtap.tap.v1.FileSink.max_files:type_name -> google.protobuf.UInt32Value
-	0,  // 10: meshtap.tap.v1.FileSink.format:type_name -> meshtap.tap.v1.Format
-	11, // 11: meshtap.tap.v1.NatsSink.tls:type_name -> meshtap.tap.v1.Tls
-	12, // 12: meshtap.tap.v1.NatsSink.create_stream:type_name -> meshtap.tap.v1.CreateStream
-	0,  // 13: meshtap.tap.v1.NatsSink.format:type_name -> meshtap.tap.v1.Format
-	15, // 14: meshtap.tap.v1.NatsSink.max_in_flight:type_name -> google.protobuf.UInt32Value
-	16, // 15: meshtap.tap.v1.NatsSink.ack_timeout:type_name -> google.protobuf.Duration
-	13, // 16: meshtap.tap.v1.CreateStream.max_bytes:type_name -> google.protobuf.UInt64Value
-	16, // 17: meshtap.tap.v1.CreateStream.max_age:type_name -> google.protobuf.Duration
-	15, // 18: meshtap.tap.v1.CreateStream.replicas:type_name -> google.protobuf.UInt32Value
-	16, // 19: meshtap.tap.v1.CreateStream.duplicate_window:type_name -> google.protobuf.Duration
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 5: meshtap.tap.v1.Tap.spool:type_name -> meshtap.tap.v1.Spool
+	8,  // 6: meshtap.tap.v1.Tap.policy:type_name -> meshtap.tap.v1.Policy
+	9,  // 7: meshtap.tap.v1.Tap.selections:type_name -> meshtap.tap.v1.Selection
+	10, // 8: meshtap.tap.v1.Tap.partition_key:type_name -> meshtap.tap.v1.PartitionKey
+	21, // 9: meshtap.tap.v1.Policy.slow:type_name -> google.protobuf.Duration
+	8,  // 10: meshtap.tap.v1.Selection.policy:type_name -> meshtap.tap.v1.Policy
+	2,  // 11: meshtap.tap.v1.PartitionKey.by:type_name -> meshtap.tap.v1.PartitionKey.By
+	20, // 12: meshtap.tap.v1.Spool.max_bytes:type_name -> google.protobuf.UInt64Value
+	3,  // 13: meshtap.tap.v1.Spool.when_full:type_name -> meshtap.tap.v1.Spool.WhenFull
+	4,  // 14: meshtap.tap.v1.Spool.commit:type_name -> meshtap.tap.v1.Spool.Commit
+	21, // 15: meshtap.tap.v1.Spool.commit_interval:type_name -> google.protobuf.Duration
+	5,  // 16: meshtap.tap.v1.EventPolicy.class:type_name -> meshtap.tap.v1.EventPolicy.Class
+	6,  // 17: meshtap.tap.v1.EventPolicy.mode:type_name -> meshtap.tap.v1.EventPolicy.Mode
+	22, // 18: meshtap.tap.v1.Sink.typed_config:type_name -> google.protobuf.Any
+	12, // 19: meshtap.tap.v1.Sink.events:type_name -> meshtap.tap.v1.EventPolicy
+	20, // 20: meshtap.tap.v1.FileSink.max_bytes:type_name -> google.protobuf.UInt64Value
+	23, // 21: meshtap.tap.v1.FileSink.max_files:type_name -> google.protobuf.UInt32Value
+	0,  // 22: meshtap.tap.v1.FileSink.format:type_name -> meshtap.tap.v1.Format
+	18, // 23: meshtap.tap.v1.NatsSink.tls:type_name -> meshtap.tap.v1.Tls
+	19, // 24: meshtap.tap.v1.NatsSink.create_stream:type_name -> meshtap.tap.v1.CreateStream
+	0,  // 25: meshtap.tap.v1.NatsSink.format:type_name -> meshtap.tap.v1.Format
+	23, // 26: meshtap.tap.v1.NatsSink.max_in_flight:type_name -> google.protobuf.UInt32Value
+	21, // 27: meshtap.tap.v1.NatsSink.ack_timeout:type_name -> google.protobuf.Duration
+	20, // 28: meshtap.tap.v1.CreateStream.max_bytes:type_name -> google.protobuf.UInt64Value
+	21, // 29: meshtap.tap.v1.CreateStream.max_age:type_name -> google.protobuf.Duration
+	23, // 30: meshtap.tap.v1.CreateStream.replicas:type_name -> google.protobuf.UInt32Value
+	21, // 31: meshtap.tap.v1.CreateStream.duplicate_window:type_name -> google.protobuf.Duration
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_meshtap_tap_v1_tap_proto_init() }
@@ -1126,8 +1733,8 @@ func file_meshtap_tap_v1_tap_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshtap_tap_v1_tap_proto_rawDesc), len(file_meshtap_tap_v1_tap_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   9,
+			NumEnums:      7,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

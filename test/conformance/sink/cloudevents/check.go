@@ -100,6 +100,13 @@ func checkAttribute(name string, raw json.RawMessage) error {
 	if !nameForm.MatchString(name) {
 		return errors.New("a name has 1 to 20 of a-z and 0-9")
 	}
+	if name == "sampledrate" {
+		var n int32
+		if err := json.Unmarshal(raw, &n); err != nil || n < 1 {
+			return errors.New("not an integer above 0")
+		}
+		return nil
+	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return errors.New("not a string")
