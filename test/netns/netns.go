@@ -55,8 +55,9 @@ func New(t testing.TB, label string) *Namespace {
 // named are the names that New gives: label, process and suffix.
 var named = regexp.MustCompile(`^[a-z]+-(\d+)-[0-9a-f]{6}$`)
 
-// Sweep takes away the namespaces of test processes that have ended without doing so, as those that were killed.
+// Sweep takes away the namespaces and cgroups of test processes that have ended without doing so, as those that were killed.
 func Sweep() {
+	sweepCgroups()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return // there never was a namespace
