@@ -20,7 +20,7 @@ func newConfig() *cobra.Command {
 		Use:     "config COMMAND",
 		Short:   "Work with bootstrap files",
 		Example: `  meshtap config validate bootstrap.yaml`,
-		Args:    knownVerb,
+		Args:    cli.KnownVerb,
 		RunE:    help,
 	}
 	cmd.AddCommand(newValidate())

@@ -130,11 +130,13 @@ var jsonOf = map[string][]struct {
 	key string
 	typ reflect.Type
 }{
-	"meshtap stat":     {{"services", reflect.TypeFor[[]statRow]()}},
-	"meshtap status":   {{"proxies", reflect.TypeFor[[]proxyStatus]()}},
-	"meshtap circuits": {{"circuits", reflect.TypeFor[[]circuitJSON]()}},
-	"meshtap explain":  {{"words", reflect.TypeFor[[]explanation]()}},
-	"meshtap fault ls": {{"faults", reflect.TypeFor[map[string]faults]()}},
+	"meshtap stat":         {{"services", reflect.TypeFor[[]statRow]()}},
+	"meshtap status":       {{"proxies", reflect.TypeFor[[]proxyStatus]()}},
+	"meshtap circuits":     {{"circuits", reflect.TypeFor[[]circuitJSON]()}},
+	"meshtap spool ls":     {{"spools", reflect.TypeFor[[]spoolJSON]()}},
+	"meshtap spool verify": {{"spools", reflect.TypeFor[[]spoolJSON]()}},
+	"meshtap explain":      {{"words", reflect.TypeFor[[]explanation]()}},
+	"meshtap fault ls":     {{"faults", reflect.TypeFor[map[string]faults]()}},
 	// One document for each file.
 	"meshtap config validate": {{"issues", reflect.TypeFor[[]bootstrap.Issue]()}},
 }

@@ -21,7 +21,7 @@ func newEvents() *cobra.Command {
 		Use:     "events COMMAND",
 		Short:   "Look into the events that a bus has stored",
 		Example: `  meshtap events ls --since 10m --status 5xx`,
-		Args:    knownVerb,
+		Args:    cli.KnownVerb,
 		RunE:    help,
 	}
 	cmd.AddCommand(newEventsList())
@@ -49,7 +49,7 @@ func newEventsList() *cobra.Command {
 		Short:   "List stored events, the newest last; with -f go on",
 		Example: `  meshtap events ls --since 10m --status 5xx
   meshtap events ls --since 2026-11-22T08:00:00Z --type circuit -o jsonl`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	f.filter.add(cmd)
 	f.Targets.AddContext(cmd)

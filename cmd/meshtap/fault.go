@@ -26,7 +26,7 @@ func newFault() *cobra.Command {
 		Short: "Break services of a demo on purpose, and mend them",
 		Example: `  meshtap fault add orders --abort 30%
   meshtap fault rm orders`,
-		Args: knownVerb,
+		Args: cli.KnownVerb,
 		RunE: help,
 	}
 	cmd.AddCommand(newFaultAdd(), newFaultList(), newFaultRemove())
@@ -152,7 +152,7 @@ func newFaultList() *cobra.Command {
 		Aliases: []string{"list"},
 		Short:   "List what is switched on",
 		Example: `  meshtap fault ls`,
-		Args:    noArgs,
+		Args:    cli.NoArgs,
 	}
 	t.AddContext(cmd)
 	out.Add(cmd, cli.Table, cli.JSON)

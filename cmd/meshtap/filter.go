@@ -219,7 +219,7 @@ func parseSlow(s string) (func(*shown) bool, error) {
 }
 
 // kindNames are the kinds as --type has them. A request's kind is "outcome" on the wire, which is understood as well.
-var kindNames = []string{"request", "connection", "circuit", "health", "ejection", "config", "lifecycle", "lost"}
+var kindNames = []string{"request", "connection", "circuit", "health", "ejection", "config", "lifecycle", "lost", "attempt"}
 
 func parseKinds(s string) (func(*shown) bool, error) {
 	var kinds []event.Kind

@@ -114,7 +114,7 @@ func TestFilterKinds(t *testing.T) {
 		"--status 5xx":                     "",
 		"--type circuit":                   "circuit lost",
 		"--type request --not --type lost": "outcome",
-		"--not --type request":             "connection circuit ejection health config lifecycle lost",
+		"--not --type request":             "connection circuit ejection health config lifecycle lost attempt",
 	} {
 		f, err := parseFilter(strings.Fields(args)...)
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
-	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/version"
 )
 
@@ -81,7 +79,7 @@ func newRoot() *cobra.Command {
 		Example: `  meshtap serve -c bootstrap.yaml
   meshtap -c bootstrap.yaml --service-node web-1   (as one would start envoy)
   meshtap tap --status 5xx`,
-		Args:              knownVerb,
+		Args:              cli.KnownVerb,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -95,7 +93,7 @@ func newRoot() *cobra.Command {
 	serve.add(root)
 	root.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true }) // they are in the help of serve
 	prepare(root)
-	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newFault(), newConfig(),
+	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newSpool(), newFault(), newConfig(),
 		newExplain(), newVersion(), newCompletion(), newCommon())
 	root.SetHelpCommand(newHelp())
 	return root
@@ -114,52 +112,24 @@ func newEnvoy() *cobra.Command {
 
 // prepare sets what holds for all commands below a root.
 func prepare(root *cobra.Command) {
-	root.Version = version.Get().String()
-	// Envoy's line, which kuma-dp and others take apart.
-	root.SetVersionTemplate("\n" + root.Name() + "  version: {{.Version}}\n\n")
+	addVersion(root)
 	root.SetHelpFunc(cli.Help)
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(cli.FlagError)
 }
 
-// flagError says what is wrong with a flag, and which one may be meant.
-func flagError(cmd *cobra.Command, err error) error {
-	hint := "see " + cmd.CommandPath() + " --help"
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
-		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		if s := nearest.Name(unknown.GetSpecifiedName(), names); s != "" {
-			hint = "did you mean --" + s + "?"
+// addVersion adds --version. cobra's own takes a text/template, which finds methods by name: with it the linker has to
+// keep every exported method of every type, and the program is a quarter larger, in memory too.
+func addVersion(root *cobra.Command) {
+	asked := root.Flags().BoolP("version", "v", false, "version for "+root.Name())
+	run := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if !*asked {
+			return run(cmd, args)
 		}
+		// Envoy's line, which kuma-dp and others take apart.
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "\n%s  version: %s\n\n", cmd.Name(), version.Get())
+		return err
 	}
-	var wrong *pflag.InvalidValueError
-	if errors.As(err, &wrong) {
-		return cli.Usage(hint, "--%s: %s", wrong.GetFlag().Name, cli.WrongValue(err))
-	}
-	return cli.Usage(hint, "%v", err)
-}
-
-// knownVerb refuses what is no verb below cmd.
-func knownVerb(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	var names []string
-	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
-			names = append(names, c.Name())
-		}
-		for _, below := range c.Commands() {
-			if below.Name() == args[0] {
-				return cli.Usage("did you mean "+below.CommandPath()+"?", "there is no command %q", args[0])
-			}
-		}
-	}
-	if len(names) == 0 {
-		return noArgs(cmd, args)
-	}
-	slices.Sort(names)
-	return cli.Usage(cli.DidYouMean(args[0], names), "there is no command %q", args[0])
 }
 
 func newHelp() *cobra.Command {
@@ -174,7 +144,7 @@ func newHelp() *cobra.Command {
 				return err
 			}
 			if len(rest) > 0 {
-				return knownVerb(found, rest)
+				return cli.KnownVerb(found, rest)
 			}
 			return found.Help()
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/accelerate"
 	"github.com/meshtap/meshtap/proxy/admin"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 )
@@ -48,6 +49,7 @@ type serveFlags struct {
 	noTap         bool
 	logJSON       bool
 	quietMsec     uint32
+	accelerate    string
 }
 
 // ignored are flags of Envoy that mean nothing here. They are accepted, and a warning says so where they are given.
@@ -89,12 +91,13 @@ func newServe() *cobra.Command {
 		Short: "Run the proxy from an Envoy v3 bootstrap (YAML or JSON)",
 		Example: `  meshtap serve -c bootstrap.yaml
   meshtap serve -c bootstrap.yaml --mode validate`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.add(cmd)
 	cli.Rest(cmd, "log-path", "log-json", "config-yaml", "service-zone", "admin-address-path", "allow-unknown-static-fields",
-		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap")
+		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap",
+		"accelerate")
 	return cmd
 }
 
@@ -120,6 +123,7 @@ func (f *serveFlags) add(cmd *cobra.Command) {
 	s.BoolVar(&f.noTap, "no-tap", false, "no event tap where the bootstrap configures none")
 	s.BoolVar(&f.logJSON, "log-json", false, "log JSON also on a terminal")
 	s.Uint32Var(&f.quietMsec, "drain-quiet-msec", 2000, "`milliseconds` without a connection after which a drain ends early")
+	s.StringVar(&f.accelerate, "accelerate", "", "`how`: sockmap splices local connections of this cgroup in the kernel, sockmap:/path of another; off by default, see docs/adr/0012-sockmap.md")
 	cli.NoEnv(cmd, "admin") // MESHTAP_ADMIN says where other verbs look
 	f.addEnvoy(s)
 }
@@ -217,8 +221,12 @@ func (f *serveFlags) validate(cmd *cobra.Command, opt bootstrap.Options) error {
 
 func (f *serveFlags) options() (app.Options, error) {
 	at, err := adminAddress(f.admin)
+	if err != nil {
+		return app.Options{}, err
+	}
+	accelerated, err := accelerateConfig(f.accelerate)
 	return app.Options{
-		Admin: at,
+		Admin: at, Accelerate: accelerated,
 		Bootstrap: bootstrap.Options{
 			Path: f.config, YAML: f.configYAML, NodeID: f.node, NodeCluster: f.cluster, NodeZone: f.zone,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,
@@ -239,6 +247,18 @@ func (f *serveFlags) options() (app.Options, error) {
 			DisableHotRestart: true, RestartEpoch: int(f.restartEpoch), SkipDeprecatedLogs: f.skipDeprecated,
 		},
 	}, err
+}
+
+// accelerateConfig reads --accelerate; nil is for nothing.
+func accelerateConfig(s string) (*accelerate.Config, error) {
+	cfg, on, err := accelerate.Parse(s)
+	if err != nil {
+		return nil, cli.Usage("sockmap is allowed, or sockmap:/path with the absolute path of a cgroup2 folder", "%s", err.Error())
+	}
+	if !on {
+		return nil, nil
+	}
+	return &cfg, nil
 }
 
 // adminAddress reads --admin: an IP address with a port, or the path of a socket, which has a slash.

@@ -31,6 +31,8 @@ func story(e *shown) (string, cli.Style) {
 		return lifecycleStory(e)
 	case event.Lost:
 		return lostStory(e), cli.Bad
+	case event.Attempt:
+		return attemptStory(e)
 	}
 	return "an event of a type that this version does not know: " + string(e.Type), cli.Faint
 }
@@ -127,6 +129,18 @@ func lifecycleStory(e *shown) (string, cli.Style) {
 		line += fmt.Sprintf(", %d requests", n)
 	}
 	return line, cli.Notable
+}
+
+func attemptStory(e *shown) (string, cli.Style) {
+	line := fmt.Sprintf("attempt %d %s", e.Numbers[event.AttemptNumber], e.text(event.Host))
+	if status := e.Numbers[event.Status]; status > 0 {
+		line += fmt.Sprintf(" %d", status)
+	}
+	line += fmt.Sprintf(" %v", time.Duration(e.Numbers[event.Took])) + because(e.text(event.Failure))
+	if e.text(event.Failure) != "" {
+		return line, cli.Warning
+	}
+	return line, cli.Plain
 }
 
 func lostStory(e *shown) string {

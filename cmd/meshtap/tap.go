@@ -36,7 +36,7 @@ func newTap() *cobra.Command {
 		Example: `  meshtap tap --to orders --status 5xx
   meshtap tap --type circuit,ejection
   meshtap tap --slow 250ms --not --method GET -o jsonl -n 100`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	f.filter.add(cmd)
 	f.Targets.Add(cmd)

@@ -41,14 +41,6 @@ func verb(run func(context.Context, *cobra.Command, []string) error) func(*cobra
 // help is what a command does that only has commands below it.
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
-// noArgs refuses arguments.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return cli.Usage("see "+cmd.CommandPath()+" --help", "%s takes no %q", cmd.CommandPath(), args[0])
-	}
-	return nil
-}
-
 // someArgs wants from least to most arguments; most is -1 where there is no bound.
 func someArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

@@ -21,7 +21,7 @@ func newVersion() *cobra.Command {
 		Short: "Say which build this is",
 		Example: `  meshtap version
   meshtap version -o json`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 	}
 	out.Add(cmd, cli.Table, cli.JSON)
 	cmd.RunE = verb(func(_ context.Context, cmd *cobra.Command, _ []string) error {

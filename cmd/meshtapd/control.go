@@ -45,7 +45,7 @@ changes nothing, and the log says what is wrong with it and where. Without
 /proxies, /mesh, /bus, /stats and /ready off.`,
 		Example: `  meshtapd control --config mesh.yaml
   meshtapd control --config mesh.yaml --bus-listen 127.0.0.1:4222`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: verb(func(ctx context.Context, _ *cobra.Command) error { return f.run(ctx) }),
 	}
 	s := cmd.Flags()

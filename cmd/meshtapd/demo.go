@@ -49,7 +49,7 @@ All of it is on the loopback interface and in a private directory, and goes
 with Ctrl-C. It says what to type in a second terminal.`,
 		Example: `  meshtapd demo
   meshtapd demo --rate 100`,
-		Args: noArgs,
+		Args: cli.NoArgs,
 		RunE: verb(f.run, syscall.SIGHUP), // the end of its terminal
 	}
 	cmd.Flags().IntVar(&f.rate, "rate", 20, "`number` of requests per second")

@@ -15,12 +15,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
-	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/xds/control"
 )
@@ -37,7 +35,7 @@ func newRoot() *cobra.Command {
 		Short: "The mesh daemon: a control plane for meshtap sidecars, and a demo",
 		Example: `  meshtapd demo
   meshtapd control --config mesh.yaml`,
-		Args:              knownVerb,
+		Args:              cli.KnownVerb,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -45,7 +43,7 @@ func newRoot() *cobra.Command {
 	}
 	root.Version = version.Get().String()
 	root.SetVersionTemplate("meshtapd  version: {{.Version}}\n")
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(cli.FlagError)
 	root.AddCommand(newControl(), newDemo(), newToy())
 	for _, cmd := range root.Commands() {
 		cmd.SetHelpFunc(cli.Help)
@@ -56,7 +54,7 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return knownVerb(cmd.Root(), args)
+				return cli.KnownVerb(cmd.Root(), args)
 			}
 			return found.Help()
 		},
@@ -74,42 +72,6 @@ func rootHelp(root *cobra.Command, _ []string) {
 		}
 	}
 	fmt.Fprintln(w, "\nmeshtapd COMMAND --help says more. The sidecar and the command line are meshtap.")
-}
-
-// knownVerb refuses what is no verb.
-func knownVerb(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	var names []string
-	for _, c := range cmd.Commands() {
-		if c.IsAvailableCommand() {
-			names = append(names, c.Name())
-		}
-	}
-	return cli.Usage(cli.DidYouMean(args[0], names), "there is no command %q", args[0])
-}
-
-// noArgs refuses arguments.
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return cli.Usage("see "+cmd.CommandPath()+" --help", "%s takes no %q", cmd.CommandPath(), args[0])
-	}
-	return nil
-}
-
-// flagError says what is wrong with a flag, and which one may be meant.
-func flagError(cmd *cobra.Command, err error) error {
-	hint := "see " + cmd.CommandPath() + " --help"
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) {
-		var names []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		if s := nearest.Name("--"+unknown.GetSpecifiedName(), names); s != "" {
-			hint = "did you mean " + s + "?"
-		}
-	}
-	return cli.Usage(hint, "%v", err)
 }
 
 // verb makes of what a verb does what cobra runs: flags get their values from the environment, and the context ends with

@@ -16,7 +16,7 @@ import (
 // newToy is the verb that a demo runs its services with. It is not for people.
 func newToy() *cobra.Command {
 	var t demo.Toy
-	cmd := &cobra.Command{Use: "toy", Short: "A service of the demo, on the listener that it inherits", Hidden: true, Args: noArgs}
+	cmd := &cobra.Command{Use: "toy", Short: "A service of the demo, on the listener that it inherits", Hidden: true, Args: cli.NoArgs}
 	s := cmd.Flags()
 	s.StringVar(&t.Name, "name", "", "the service's `name`")
 	s.StringVar(&t.Next, "next", "", "the service to call")

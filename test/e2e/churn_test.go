@@ -82,14 +82,15 @@ func changes() []change {
 	}
 }
 
-// A thousand changes of configuration while requests are made: each shows in the answers, and no request fails (F01, F16).
-func TestChangesUnderLoad(t *testing.T) {
-	t.Parallel()
-	n := 1000
+// A thousand changes of configuration, half in each variant, while requests are made: each shows in the answers, and no request fails (F01, F16).
+func TestChangesUnderLoad(t *testing.T) { inBoth(t, changesUnderLoad) }
+
+func changesUnderLoad(t *testing.T, example string) {
+	n := 500
 	if soak() {
 		n = 10_000
 	}
-	r, w := controlled(t)
+	r, w := controlledAs(t, example)
 	var told answers
 	l := load.Start(t, load.Options{Workers: 8, Rate: 800, Addr: func() string { return r.Addr("main") }, Check: oneTruth})
 	all, counts := changes(), map[string]int{}

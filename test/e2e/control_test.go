@@ -106,11 +106,31 @@ func newWorld(r *examples.Rig) *world {
 	return &world{cluster: "c0", host: "e0", endpoint: r.A.Addr(), fixed: "f0", route: "r0", server: "l0"}
 }
 
+// variants are the examples of the two variants of the protocol.
+var variants = []string{"ads.yaml", "xds-delta.yaml"}
+
+// inBoth runs a test in both variants of the protocol.
+func inBoth(t *testing.T, test func(t *testing.T, example string)) {
+	t.Parallel()
+	for _, example := range variants {
+		t.Run(strings.TrimSuffix(example, ".yaml"), func(t *testing.T) {
+			t.Parallel()
+			test(t, example)
+		})
+	}
+}
+
 // controlled starts a proxy under a control plane that says what the world is.
 func controlled(t *testing.T, args ...string) (*examples.Rig, *world) {
 	t.Helper()
+	return controlledAs(t, "ads.yaml", args...)
+}
+
+// controlledAs is controlled with the bootstrap of an example.
+func controlledAs(t *testing.T, example string, args ...string) (*examples.Rig, *world) {
+	t.Helper()
 	r := examples.NewRig(t)
-	text := r.Read("ads.yaml")
+	text := r.Read(example)
 	w := newWorld(r)
 	r.Resource = func() map[string][]types.Resource { return w.all(t) }
 	r.Start(text, "", args...)

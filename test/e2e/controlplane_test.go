@@ -27,13 +27,14 @@ import (
 
 // The control plane dies and comes back while requests are made: none fails, and what it says when it is back goes into
 // force (F02, F03).
-func TestControlPlaneRestarts(t *testing.T) {
-	t.Parallel()
+func TestControlPlaneRestarts(t *testing.T) { inBoth(t, controlPlaneRestarts) }
+
+func controlPlaneRestarts(t *testing.T, example string) {
 	kills := 5
 	if soak() {
 		kills = 100
 	}
-	r, w := controlled(t)
+	r, w := controlledAs(t, example)
 	var told answers
 	l := load.Start(t, load.Options{Workers: 8, Rate: 800, Addr: func() string { return r.Addr("main") }, Check: oneTruth})
 	route := changes()[1]
@@ -226,36 +227,53 @@ func firsts(t *testing.T, s *fakexds.Server, number int) map[string]fakexds.Answ
 
 // On a new stream the proxy says which versions it has, of all types, and asks for the same names; what has not changed
 // meanwhile changes nothing.
-func TestSubscribesAnewWithItsVersions(t *testing.T) {
-	t.Parallel()
-	r, w := controlled(t)
+func TestSubscribesAnewWithItsVersions(t *testing.T) { inBoth(t, subscribesAnew) }
+
+func subscribesAnew(t *testing.T, example string) {
+	r, w := controlledAs(t, example)
 	before := firsts(t, r.ControlPlane, 1)
 	for short, a := range before {
-		if a.Version != "" || a.Nonce != "" {
-			t.Errorf("the very first request for %s has version %q and nonce %q", short, a.Version, a.Nonce)
+		if a.Version != "" || a.Nonce != "" || len(a.Initial) > 0 {
+			t.Errorf("the very first request for %s has version %q, versions %v and nonce %q", short, a.Version, a.Initial, a.Nonce)
 		}
 	}
+	// Something of each type changes, or there would be nothing to send incrementally.
+	w.host, w.route, w.server, w.fixed = "e7", "r7", "l7", "f7"
 	r.ControlPlane.SetAll("7", w.all(t))
 	r.Admin.Until("/xds", func(int, string) bool { return synced(r.Admin.XDS(), "7") })
 	_, streams := r.ControlPlane.Counts()
+	modified := r.Admin.Stats()["listener_manager.listener_modified"]
 	r.ControlPlane.Kill()
 	r.Admin.Until("/xds", func(int, string) bool { return !r.Admin.XDS().Connected })
 	r.ControlPlane.Restart()
 	for short, a := range firsts(t, r.ControlPlane, streams+1) {
-		if a.Version != "7" || a.Nonce != "" {
-			t.Errorf("%s on the new stream: version %q, nonce %q; want 7 and none", short, a.Version, a.Nonce)
+		if !knows(a, "7") || a.Nonce != "" {
+			t.Errorf("%s on the new stream: version %q, versions %v, nonce %q; want those in force and none", short, a.Version, a.Initial, a.Nonce)
 		}
 		if names := before[short].Names; fmt.Sprint(a.Names) != fmt.Sprint(names) {
 			t.Errorf("%s on the new stream: %q, want %q", short, a.Names, names)
 		}
-		if !a.HasNode { // without set_node_on_first_message_only it goes with each request, as from Envoy
+		if !a.Delta && !a.HasNode { // without set_node_on_first_message_only it goes with each request, as from Envoy
 			t.Errorf("%s on the new stream: without the node", short)
 		}
 	}
 	r.Admin.Until("/xds", func(int, string) bool { return r.Admin.XDS().Connected })
-	if s := r.Admin.Stats(); s["listener_manager.listener_modified"] != 0 || s["listener_manager.total_listeners_draining"] != 0 {
-		t.Errorf("what has not changed was changed: modified %d, draining %d", s["listener_manager.listener_modified"], s["listener_manager.total_listeners_draining"])
+	if s := r.Admin.Stats(); s["listener_manager.listener_modified"] != modified || s["listener_manager.total_listeners_draining"] != 0 {
+		t.Errorf("what has not changed was changed: modified %d, draining %d", s["listener_manager.listener_modified"]-modified, s["listener_manager.total_listeners_draining"])
 	}
+}
+
+// knows reports whether a first request tells what is in force: the version, or that of each resource.
+func knows(a fakexds.Answer, version string) bool {
+	if !a.Delta {
+		return a.Version == version
+	}
+	for _, v := range a.Initial {
+		if v == "" {
+			return false
+		}
+	}
+	return len(a.Initial) > 0
 }
 
 // synced reports whether all types have this version in force.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
 	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/internal/testcert"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 	"github.com/meshtap/meshtap/xds/resource"
@@ -179,7 +180,7 @@ func TestExamplesLoad(t *testing.T) {
 				continue // the daemon's, and what a control plane sends: tests of their own load them
 			}
 			n++
-			report := bootstrap.Validate(bootstrap.Options{Path: f, Parsers: parsers})
+			report := bootstrap.Validate(bootstrap.Options{Path: withCertificates(t, f), Parsers: parsers})
 			if report.Errors() > 0 {
 				t.Errorf("%s\n%s", f, report.Text())
 			}
@@ -188,6 +189,27 @@ func TestExamplesLoad(t *testing.T) {
 	if n == 0 {
 		t.Error("there are no examples")
 	}
+}
+
+// withCertificates returns a file that says the same and whose certificates are there, which is the file itself where it
+// names none.
+func withCertificates(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(text, []byte(testcert.ExampleDir)) {
+		return file
+	}
+	dir := t.TempDir()
+	testcert.WriteExample(t, dir)
+	text = bytes.ReplaceAll(text, []byte(testcert.ExampleDir), []byte(dir))
+	file = filepath.Join(dir, filepath.Base(file))
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // TestMetricsMove: every index of proxy/metrics is named somewhere besides its definition and its schema, so that no metric
@@ -234,7 +256,7 @@ func TestMetricsMove(t *testing.T) {
 // package in front or not.
 func TestNamesInDocs(t *testing.T) {
 	t.Parallel()
-	decl := regexp.MustCompile(`(?m)^(?:func (?:\([a-zA-Z_]* ?\*?([A-Za-z]+)(?:\[[^\]]*\])?\) )?|type |var |const |\t)([A-Za-z]+)\b`)
+	decl := regexp.MustCompile(`(?m)^(?:func (?:\([a-zA-Z_]* ?\*?([A-Za-z0-9]+)(?:\[[^\]]*\])?\) )?|type |var |const |\t)([A-Za-z0-9]+)\b`)
 	known := map[string]bool{}
 	for name, p := range list(t) {
 		eachFile(t, p, func(_, src string) {
@@ -247,7 +269,7 @@ func TestNamesInDocs(t *testing.T) {
 			}
 		})
 	}
-	quoted := regexp.MustCompile("`([a-zA-Z0-9/]+(?:\\.[a-zA-Z]+)+)`")
+	quoted := regexp.MustCompile("`([a-zA-Z0-9/]+(?:\\.[a-zA-Z0-9]+)+)`")
 	for _, doc := range []string{"docs/request.md", "docs/config.md"} {
 		b, err := os.ReadFile(filepath.Join(root, doc))
 		if err != nil {

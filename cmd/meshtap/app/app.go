@@ -31,13 +31,13 @@ import (
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy"
+	"github.com/meshtap/meshtap/proxy/accelerate"
 	"github.com/meshtap/meshtap/proxy/accesslog"
 	"github.com/meshtap/meshtap/proxy/admin"
 	"github.com/meshtap/meshtap/proxy/format"
 	"github.com/meshtap/meshtap/proxy/listener"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/xds"
-	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 	"github.com/meshtap/meshtap/xds/dump"
 	"github.com/meshtap/meshtap/xds/resource"
@@ -62,6 +62,8 @@ type Options struct {
 	Info admin.CommandLineOptions
 	// RestartEpoch is what --restart-epoch says.
 	RestartEpoch int
+	// Accelerate says which local connections the kernel is to splice; nil leaves all to TCP.
+	Accelerate *accelerate.Config
 }
 
 // App is a running proxy.
@@ -81,6 +83,7 @@ type App struct {
 	manager *xds.Manager
 	admin   *admin.Server // nil where there is none
 	secret  *dump.Redactor
+	sockmap *accelerate.Sockmap // nil where nothing is spliced
 
 	started  time.Time
 	unwell   atomic.Bool // /healthcheck/fail
@@ -138,6 +141,9 @@ func (a *App) make() error {
 	if err := a.makeTap(); err != nil {
 		return ConfigError{err}
 	}
+	if a.opt.Accelerate != nil {
+		a.accelerate() // before the first listener
+	}
 	if err := a.makeServer(); err != nil {
 		return err
 	}
@@ -180,6 +186,23 @@ func (a *App) Notify(n *mesh.Notice) {
 	}
 }
 
+// accelerate lets the kernel splice local connections, or says in one line why it does not: then they are plain TCP.
+func (a *App) accelerate() {
+	s, err := accelerate.Start(*a.opt.Accelerate)
+	var why *accelerate.UnavailableError
+	switch {
+	case errors.As(err, &why):
+		a.log.Warn("--accelerate has no effect; local connections use plain TCP",
+			zap.String("missing", why.Missing), zap.String("do", why.Do), zap.NamedError("cause", why.Err))
+	case err != nil:
+		a.log.Warn("--accelerate has no effect; local connections use plain TCP", zap.Error(err))
+	default:
+		a.log.Info("local connections are spliced in the kernel", zap.String("cgroup", s.Cgroup()))
+		a.sockmap = s
+	}
+	accelerate.Publish(a.stats, a.sockmap)
+}
+
 func (a *App) makeServer() error {
 	host, err := os.Hostname()
 	if err != nil {
@@ -218,13 +241,12 @@ func (a *App) makeManager() error {
 		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Notifier: a, Stats: a.stats,
 		Unknown: func(n int) { a.numbers.Add(0, metrics.ServerDynamicUnknownFields, int64(n)) },
 	}
-	stream, dynamic, err := xds.StreamConfig(a.cfg)
-	if err != nil {
+	streams := xds.NewStreams(a.cfg, log)
+	var err error
+	if deps.Stream, err = streams.Aggregated(); err != nil {
 		return err
 	}
-	if dynamic {
-		deps.Stream = ads.New(stream, log)
-	}
+	deps.Open = streams.Open
 	a.manager = xds.New(cfg, deps)
 	metrics.NewClusterManager(a.stats).SetFunc(metrics.WarmingClusters, func() int64 { return a.warming(mesh.KindCluster) })
 	metrics.NewListenerManager(a.stats).SetFunc(metrics.TotalListenersWarming, func() int64 { return a.warming(mesh.KindListener) })
@@ -339,6 +361,9 @@ func (a *App) drain(ctx context.Context, signals <-chan os.Signal, why string) {
 		select {
 		case left := <-done:
 			a.log.Info("drained", zap.Int64("connections_left", left))
+			a.Notify(&mesh.Notice{Kind: mesh.NoticeDrained, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
+				Version: version.Get().String(), Connections: left,
+			}})
 			return
 		case s := <-signals:
 			if s == syscall.SIGTERM || s == syscall.SIGINT {
@@ -357,6 +382,11 @@ const flushTime = 5 * time.Second
 
 // close ends what there is, the sources of events before the tap.
 func (a *App) close() {
+	if a.sockmap != nil {
+		if err := a.sockmap.Close(); err != nil {
+			a.log.Warn("splicing did not end in order", zap.Error(err))
+		}
+	}
 	if a.server != nil {
 		a.server.Close()
 		a.Notify(&mesh.Notice{Kind: mesh.NoticeStop, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
@@ -408,6 +438,7 @@ func logNotice(log *zap.Logger, n *mesh.Notice) {
 		log.Info("outlier", append(f, zap.Bool("ejected", n.Ejection.Ejected), zap.String("reason", n.Ejection.Reason), zap.Bool("enforced", n.Ejection.Enforced))...)
 	case n.Health != nil:
 		log.Info("health", append(f, zap.String("source", n.Health.Source), zap.String("to", healthNames[n.Health.To]), zap.String("reason", n.Health.Reason))...)
+	case n.Kind == mesh.NoticeDrained: // drain has logged it
 	case n.Lifecycle != nil:
 		log.Info([...]string{mesh.NoticeStart: "started", mesh.NoticeDrain: "draining", mesh.NoticeStop: "stopped"}[n.Kind],
 			zap.String("reason", n.Lifecycle.Reason), zap.Int64("connections", n.Lifecycle.Connections))

@@ -7,12 +7,19 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/sink/file"
+	"github.com/meshtap/meshtap/eventtap/sink/kafka"
 	"github.com/meshtap/meshtap/eventtap/sink/nats"
+	"github.com/meshtap/meshtap/eventtap/sink/rabbitmq"
 	"github.com/meshtap/meshtap/eventtap/sink/stdout"
+	"github.com/meshtap/meshtap/eventtap/sink/webhook"
+	"github.com/meshtap/meshtap/eventtap/sink/zeromq"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/lb"
 	"github.com/meshtap/meshtap/proxy/accesslog"
 	"github.com/meshtap/meshtap/proxy/filter"
+	"github.com/meshtap/meshtap/proxy/filter/grpchttp1bridge"
+	"github.com/meshtap/meshtap/proxy/filter/grpcstats"
+	"github.com/meshtap/meshtap/proxy/filter/grpcweb"
 	"github.com/meshtap/meshtap/proxy/inspect"
 )
 
@@ -26,6 +33,7 @@ type Extensions struct {
 	AccessLogs      []registry.Row[accesslog.Builder]
 	Sinks           []eventtap.SinkRow
 	Tap             []registry.Row[eventtap.Builder]
+	TapPolicies     []registry.Row[struct{}]
 	// Core are those that are nouns of the configuration itself: xds/resource reads them, and the rooms of proxy are
 	// built around them.
 	Core []registry.Info
@@ -35,7 +43,7 @@ type Extensions struct {
 func NewExtensions(out io.Writer) *Extensions {
 	e := &Extensions{
 		ListenerFilters: inspect.Rows(),
-		HTTPFilters:     nil, // the router is a Core row
+		HTTPFilters:     httpFilters(),
 		Policies:        lb.Rows(),
 		AccessLogs:      accesslog.Rows(),
 		Core:            core(),
@@ -43,8 +51,20 @@ func NewExtensions(out io.Writer) *Extensions {
 	e.Sinks = append(e.Sinks, stdout.Rows(out)...)
 	e.Sinks = append(e.Sinks, file.Rows()...)
 	e.Sinks = append(e.Sinks, nats.Rows()...)
-	e.Tap = eventtap.Rows(e.Sinks)
+	e.Sinks = append(e.Sinks, kafka.Rows()...)
+	e.Sinks = append(e.Sinks, rabbitmq.Rows()...)
+	e.Sinks = append(e.Sinks, zeromq.Rows()...)
+	e.Sinks = append(e.Sinks, webhook.Rows()...)
+	e.Tap, e.TapPolicies = eventtap.Rows(e.Sinks), eventtap.PolicyRows()
 	return e
+}
+
+// httpFilters are those before the router, which is a Core row.
+func httpFilters() []registry.Row[filter.Builder] {
+	var rows []registry.Row[filter.Builder]
+	rows = append(rows, grpcstats.Rows()...)
+	rows = append(rows, grpcweb.Rows()...)
+	return append(rows, grpchttp1bridge.Rows()...)
 }
 
 // Parsers returns the reading side of the table, for xds.
@@ -55,6 +75,7 @@ func (e *Extensions) Parsers() *registry.Parsers {
 	registry.AddAll(p, e.Policies)
 	registry.AddAll(p, e.AccessLogs)
 	registry.AddAll(p, e.Tap)
+	registry.AddAll(p, e.TapPolicies)
 	return p
 }
 
@@ -67,6 +88,7 @@ func (e *Extensions) All() []registry.Info {
 	out = appendInfos(out, e.Policies)
 	out = appendInfos(out, e.AccessLogs)
 	out = appendInfos(out, e.Tap)
+	out = appendInfos(out, e.TapPolicies)
 	return appendInfos(out, e.Sinks)
 }
 

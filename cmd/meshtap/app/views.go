@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -298,20 +299,38 @@ func (a *App) xds() *admin.XDS {
 	if err != nil {
 		return &admin.XDS{}
 	}
-	out := &admin.XDS{ControlPlane: s.ControlPlane, Connected: s.Connected, Since: s.Since}
-	if out.ControlPlane == "" {
-		out.ControlPlane = s.Target
-	}
+	out := &admin.XDS{ControlPlane: controlPlane(s), Connected: s.Connected, Since: s.Since}
+	seen := map[mesh.ResourceKind]bool{}
 	for _, t := range s.Types {
-		out.Types = append(out.Types, typeView(t, s.Warming))
+		v := typeView(t, s)
+		if seen[t.Kind] { // of a type that comes from several sources, the others say which one they are
+			v.Type += " (" + t.Source + ")"
+		}
+		seen[t.Kind] = true
+		out.Types = append(out.Types, v)
 	}
 	return out
 }
 
-func typeView(t graph.TypeStatus, warming []graph.Warming) admin.XDSType {
+// controlPlane says what the proxy is told its configuration by: the name or the address of the control plane of the one
+// stream, or all sources.
+func controlPlane(s xds.Status) string {
+	if len(s.Sources) == 1 && strings.HasPrefix(s.Sources[0].Source, "ADS") {
+		return cmp.Or(s.ControlPlane, s.Target)
+	}
+	var words []string
+	for _, src := range s.Sources {
+		if !slices.Contains(words, src.Source) {
+			words = append(words, src.Source)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+func typeView(t graph.TypeStatus, s xds.Status) admin.XDSType {
 	v := admin.XDSType{Type: t.Kind.String(), State: "synced", Version: t.Version, Updated: t.At, Resources: t.Resources}
-	for _, w := range warming {
-		if w.Kind == t.Kind {
+	for _, w := range s.Warming {
+		if w.Kind == t.Kind && w.Source == t.Source {
 			v.State = "warming"
 			v.Warming = append(v.Warming, fmt.Sprintf("%s for %s", w.Name, strings.Join(w.For, ", ")))
 		}
@@ -322,6 +341,13 @@ func typeView(t graph.TypeStatus, warming []graph.Warming) admin.XDSType {
 	if t.Nack != "" {
 		v.State = "rejected"
 		v.Rejected = []admin.Rejection{{Reason: t.Nack}}
+	}
+	for _, src := range s.Sources {
+		// A stream that is away is said by Connected; a file or an answer that cannot be read is a refusal.
+		if src.Source == t.Source && src.Connected && src.Err != "" {
+			v.State = "rejected"
+			v.Rejected = append(v.Rejected, admin.Rejection{Reason: src.Err})
+		}
 	}
 	return v
 }

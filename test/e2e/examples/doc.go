@@ -10,9 +10,11 @@
 //	8081, 8080 and 8082          the HTTP servers a and b
 //	8085, 3306 and 8086          the servers database and replica, which speak first
 //	8443 and 8444                TLS servers for one.example and a.two.example
+//	8445                         the HTTP server a as web.example behind TLS, for clients with a certificate
 //	8089                         nobody
 //	18000                        a control plane
 //	4222                         NATS with JetStream
 //
-// Prepare replaces all of them by free ones, and files below /tmp by files of the test.
+// Prepare replaces all of them by free ones, and files below /tmp by files of the test; those in
+// /tmp/meshtap-tls are made: ca.pem has signed server.pem, for web.example, and client.pem.
 package examples

@@ -4,6 +4,7 @@ package examples
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,6 +25,8 @@ type Request struct {
 	// Header are lines such as "x-user: me".
 	Header []string
 	Body   string
+	// Secure sends the request over TLS, as to the server Host.
+	Secure bool
 	Want   Want
 }
 
@@ -64,7 +67,7 @@ func (r *Rig) Try(q Request) (Answer, error) {
 		return Answer{}, err
 	}
 	// Go's transport closes its connection as soon as it is idle, without saying so beforehand.
-	t := &http.Transport{DisableCompression: true}
+	t := &http.Transport{DisableCompression: true, TLSClientConfig: &tls.Config{RootCAs: r.Roots, ServerName: q.Host}}
 	defer t.CloseIdleConnections()
 	resp, err := t.RoundTrip(req)
 	if err != nil {
@@ -81,7 +84,11 @@ func (r *Rig) request(ctx context.Context, q Request) (*http.Request, error) {
 	if q.Body != "" {
 		body = strings.NewReader(q.Body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+r.Addr(q.Listener)+path, body)
+	scheme := "http://"
+	if q.Secure {
+		scheme = "https://"
+	}
+	req, err := http.NewRequestWithContext(ctx, method, scheme+r.Addr(q.Listener)+path, body)
 	if err != nil {
 		return nil, err
 	}

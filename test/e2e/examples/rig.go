@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,6 +18,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/meshtap/meshtap/internal/testcert"
 	"github.com/meshtap/meshtap/test/e2e/origin"
 	"github.com/meshtap/meshtap/test/e2e/sidecar"
 	"github.com/meshtap/meshtap/test/fakexds"
@@ -36,9 +36,18 @@ type Rig struct {
 	A, B  *origin.HTTP
 	Roots *x509.CertPool
 	Files string
+	// Certificates are those of the example's files; nil where it has none.
+	Certificates *testcert.Example
 	// Bus is the NATS server, ControlPlane the control plane; nil where the example has none.
 	Bus          *origin.Bus
 	ControlPlane *fakexds.Server
+	// Kafka, RabbitMQ and ZeroMQ are where these are; "" where the example has none. Who sets RabbitMQ has one; nobody is
+	// there otherwise.
+	Kafka, RabbitMQ, ZeroMQ string
+	// GRPC are the servers with gRPC's health service; empty where the example has none.
+	GRPC []*GRPCHost
+	// Webhook is where events are posted; nil where the example posts none.
+	Webhook *Webhook
 	// Resource returns what the control plane sends at first; nil sends that of configs/ads-resources.yaml.
 	Resource func() map[string][]types.Resource
 	// Envoy says that the proxy is one.
@@ -67,11 +76,22 @@ func (r *Rig) Read(file string) string {
 var (
 	portPattern = regexp.MustCompile(`port_value: (\d+)`)
 	natsPattern = regexp.MustCompile(`nats://127\.0\.0\.1:4222`)
+	// These stand in examples for a Kafka broker, a RabbitMQ server, where ZeroMQ peers connect, and a webhook.
+	kafkaBroker  = "127.0.0.1:9092"
+	rabbitServer = "127.0.0.1:5672"
+	zeroMQ       = "127.0.0.1:5556"
+	webhook      = "127.0.0.1:8090"
 )
 
 // Prepare replaces the ports and files of a configuration.
 func (r *Rig) Prepare(text string) string {
 	r.T.Helper()
+	if strings.Contains(text, testcert.ExampleDir) {
+		r.certificates()
+	}
+	if strings.Contains(text, "/tmp/"+xdsFiles) {
+		r.resourceFiles()
+	}
 	stands := map[string]int{}
 	text = portPattern.ReplaceAllStringFunc(text, func(s string) string {
 		n := strings.TrimPrefix(s, "port_value: ")
@@ -86,6 +106,7 @@ func (r *Rig) Prepare(text string) string {
 		}
 		return r.Bus.URL()
 	})
+	text = r.buses(text)
 	return strings.ReplaceAll(text, "/tmp/", r.Files+"/")
 }
 
@@ -111,13 +132,20 @@ func (r *Rig) stand(port string) int {
 		return r.tls("one.example")
 	case "8444":
 		return r.tls("a.two.example")
+	case "8445":
+		return r.https("web.example")
+	case "8087":
+		return int(origin.StartGRPC(r.T).Addr().Port())
 	case "8089":
 		return nobody(r.T)
+	case "50051", "50052":
+		h := r.grpcHost(map[string]string{"50051": "a", "50052": "b"}[port])
+		r.GRPC = append(r.GRPC, h)
+		return h.addr.(*net.TCPAddr).Port
 	case "18000":
-		if r.ControlPlane == nil {
-			r.ControlPlane = fakexds.Start(r.T)
-		}
-		return int(netip.MustParseAddrPort(r.ControlPlane.Addr()).Port())
+		return portOf(r.controlPlane().Addr())
+	case "18001":
+		return portOf(r.controlPlane().ServeREST())
 	}
 	r.T.Fatalf("examples: nothing is known of port %s", port)
 	return 0
