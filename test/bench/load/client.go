@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// client is one connection to the proxy, or with churn one after another.
+// client is one connection to the proxy, or with churn one after another; in HTTP/2 it is one stream after another.
 type client struct {
-	fd      int // -1: not connected
+	over    *session // HTTP/2: what its streams are on; descriptor, bytes and message are the session's then
+	fd      int      // -1: not connected
 	busy    bool
 	closing bool  // the answer has come; the proxy is to close
 	due     int64 // when the request in flight was to be sent
@@ -54,6 +55,10 @@ func (l *loop) dial(c *client) {
 // send begins a request that was due at the given time.
 func (l *loop) send(c *client, due int64) {
 	c.busy, c.due, c.sentAt = true, due, l.deps.Now()
+	if c.over != nil {
+		c.over.request(c)
+		return
+	}
 	c.unsent = l.request
 	if c.fd < 0 {
 		l.dial(c)
@@ -120,14 +125,7 @@ func (l *loop) receive(c *client) {
 // answer takes account of a complete answer.
 func (l *loop) answer(c *client) {
 	now := l.deps.Now()
-	switch {
-	case c.in.status != 200 || c.in.body != int64(l.job.Body):
-		l.fault(&l.result.Bad, "an answer with status %d and %d bytes", c.in.status, c.in.body)
-	case l.measuring:
-		l.result.Requests++
-		_ = l.histogram.RecordValue(min(now-c.due, l.histogram.HighestTrackableValue()))
-	}
-	l.answered++
+	l.account(c, now, c.in.status, c.in.body)
 	switch {
 	case l.job.Churn:
 		c.closing = true // and busy, until it is closed
@@ -139,6 +137,18 @@ func (l *loop) answer(c *client) {
 	default:
 		l.done(c, now)
 	}
+}
+
+// account counts an answer: as a request with its latency, or as a bad one.
+func (l *loop) account(c *client, now int64, status int, body int64) {
+	switch {
+	case status != 200 || body != int64(len(l.down)):
+		l.fault(&l.result.Bad, "an answer with status %d and %d bytes", status, body)
+	case l.measuring:
+		l.result.Requests++
+		_ = l.histogram.RecordValue(min(now-c.due, l.histogram.HighestTrackableValue()))
+	}
+	l.answered++
 }
 
 // done goes on to the next request.

@@ -6,7 +6,7 @@
 // It keeps due times. With a rate, the request of a slot is due when its slot begins, and its latency counts from there even
 // where the connection was still busy: a proxy that stops for a second is charged for every request that should have been
 // sent in that second (no coordinated omission). Without a rate, each connection sends when its answer has come, which
-// measures saturation. In both, latencies go into an HdrHistogram.
+// measures saturation. In both, latencies go into an HdrHistogram. In HTTP/2, a stream is what a connection is in HTTP/1.1.
 //
 // A generator is one goroutine, the caller of Run, which owns all sockets. It uses system calls that hold the processor
 // while they wait, so it belongs into a process of its own: see Main in command bench.
@@ -33,24 +33,46 @@ type Job struct {
 	Upstreams []netip.AddrPort
 	// Host and Path are the authority and the target of each request.
 	Host, Path string
+	// Down is what the clients speak and Up what the upstreams do.
+	Down, Up Protocol
 	// Conns is the number of client connections, 1 to 10,000.
 	Conns int
+	// Streams is the number of requests that a connection with HTTP/2 has in flight, up to 1,000; 0 is 1. Each has due times
+	// of its own, as a connection of HTTP/1.1 has.
+	Streams int
 	// Rate is the number of requests per second over all connections; 0 sends as fast as answers come.
 	Rate int
 	// Warm runs before Measure; what completes in it does not count.
 	Warm, Measure time.Duration
 	// Body is the size in bytes of each answer's body; Upload that of each request's, where 0 sends GET.
 	Body, Upload int
+	// GRPC makes each request a unary call and each answer its result: messages of Upload and Body bytes, framed, and a
+	// status in trailers. Both sides must speak HTTP/2.
+	GRPC bool
 	// Churn opens a connection for each request.
 	Churn bool
-	// Idle sends one request on each connection and then keeps all of them open, instead of measuring for a time; Measure
-	// bounds how long that may take.
+	// Idle sends one request on each connection, or stream, and then keeps all of them open, instead of measuring for a
+	// time; Measure bounds how long that may take.
 	Idle bool
+	// Held is Idle with upstreams that speak HTTP/2 and never answer: what stands open are streams.
+	Held bool
 	// Watch is the process whose processor time is taken at the beginning and at the end of the window; 0 is none.
 	Watch int
 	// Core is where that process is pinned and OwnCore where the generator is; their busy times are taken too.
 	Core, OwnCore int
 }
+
+// Protocol is a version of HTTP, without TLS. HTTP/2 is spoken with prior knowledge.
+type Protocol uint8
+
+// The protocols.
+const (
+	HTTP1 Protocol = iota
+	HTTP2
+)
+
+// Slots is the number of requests that may be in flight.
+func (j *Job) Slots() int { return j.Conns * max(1, j.Streams) }
 
 // Result is what a generator has seen in the window.
 type Result struct {
@@ -90,6 +112,14 @@ func (j *Job) Validate() error {
 		return errors.New("load: the target must be an IPv4 address and a port")
 	case j.Conns < 1 || j.Conns > 10000:
 		return fmt.Errorf("load: %d connections; 1 to 10000 are allowed", j.Conns)
+	case j.Streams < 0 || j.Streams > 1000 || j.Streams > 1 && j.Down != HTTP2:
+		return fmt.Errorf("load: %d streams; 1 to 1000 are allowed, and but one in HTTP/1.1", j.Streams)
+	case j.Churn && j.Down != HTTP1:
+		return errors.New("load: connections per request are measured in HTTP/1.1 alone")
+	case j.GRPC && (j.Down != HTTP2 || j.Up != HTTP2):
+		return errors.New("load: gRPC needs HTTP/2 on both sides")
+	case j.Held && (j.Up != HTTP2 || !j.Idle):
+		return errors.New("load: answers are held back by upstreams that speak HTTP/2, in jobs with Idle")
 	case j.Rate < 0 || j.Body < 0 || j.Upload < 0:
 		return errors.New("load: rates and sizes must not be negative")
 	case j.Measure <= 0:

@@ -288,15 +288,21 @@ func TestValidate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*Job){
-		"no target":          func(j *Job) { j.Target = netip.AddrPort{} },
-		"IPv6":               func(j *Job) { j.Target = netip.MustParseAddrPort("[::1]:1") },
-		"no connections":     func(j *Job) { j.Conns = 0 },
-		"too many":           func(j *Job) { j.Conns = 10001 },
-		"no window":          func(j *Job) { j.Measure = 0 },
-		"churn with a rate":  func(j *Job) { j.Churn, j.Rate = true, 1 },
-		"an upstream of v6":  func(j *Job) { j.Upstreams = []netip.AddrPort{netip.MustParseAddrPort("[::1]:1")} },
-		"a negative upload":  func(j *Job) { j.Upload = -1 },
-		"a negative request": func(j *Job) { j.Rate = -1 },
+		"no target":           func(j *Job) { j.Target = netip.AddrPort{} },
+		"IPv6":                func(j *Job) { j.Target = netip.MustParseAddrPort("[::1]:1") },
+		"no connections":      func(j *Job) { j.Conns = 0 },
+		"too many":            func(j *Job) { j.Conns = 10001 },
+		"no window":           func(j *Job) { j.Measure = 0 },
+		"churn with a rate":   func(j *Job) { j.Churn, j.Rate = true, 1 },
+		"an upstream of v6":   func(j *Job) { j.Upstreams = []netip.AddrPort{netip.MustParseAddrPort("[::1]:1")} },
+		"streams of HTTP/1.1": func(j *Job) { j.Streams = 2 },
+		"too many streams":    func(j *Job) { j.Down, j.Streams = HTTP2, 1001 },
+		"churn in HTTP/2":     func(j *Job) { j.Down, j.Churn = HTTP2, true },
+		"gRPC over HTTP/1.1":  func(j *Job) { j.Down, j.GRPC = HTTP2, true },
+		"held, and not idle":  func(j *Job) { j.Up, j.Held = HTTP2, true },
+		"held by HTTP/1.1":    func(j *Job) { j.Idle, j.Held = true, true },
+		"a negative upload":   func(j *Job) { j.Upload = -1 },
+		"a negative request":  func(j *Job) { j.Rate = -1 },
 	} {
 		j := good
 		if spoil(&j); j.Validate() == nil {

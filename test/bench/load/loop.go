@@ -30,8 +30,12 @@ type Deps struct {
 type loop struct {
 	job      Job
 	deps     Deps
-	request  []byte
+	request  []byte // HTTP/1.1, whole
 	response []byte
+	up, down []byte // the bodies of a request and of an answer
+	asks     heads  // HTTP/2
+	answers  heads
+	unsent   []*session // those with bytes that are sent at the end of a turn
 	scratch  []byte
 	epfd     int
 	byFD     []endpoint
@@ -74,6 +78,7 @@ func Run(ctx context.Context, job Job, deps Deps) (Result, error) {
 	}
 	l := &loop{
 		job: job, deps: deps, epfd: epfd, request: job.request(), response: job.response(),
+		up: job.payload(job.Upload), down: job.payload(job.Body), asks: encode(job.asks()), answers: encode(job.answers()),
 		scratch: make([]byte, scratchSize), histogram: NewHistogram(),
 	}
 	if l.deps.Now == nil {
@@ -111,6 +116,7 @@ func (l *loop) run(ctx context.Context) error {
 	for range l.atOnce() {
 		l.start()
 	}
+	l.flushAll()
 	events := make([]unix.EpollEvent, 512)
 	for {
 		now := l.deps.Now()
@@ -122,18 +128,20 @@ func (l *loop) run(ctx context.Context) error {
 		if l.job.Rate > 0 {
 			l.due(now)
 			timeout = 0 // a sleep would come late: the core is the generator's
+			l.flushAll()
 		}
 		for _, e := range events[:wait(l.epfd, events, timeout)] {
 			if p := l.byFD[e.Fd]; p != nil {
 				p.ready(l, e.Events)
 			}
 		}
+		l.flushAll()
 	}
 }
 
-// atOnce is how many clients begin together. Of idle ones few do: the next begins when one has its answer.
+// atOnce is how many clients begin together. Of idle ones few do: the next begins when one has its answer, if it is to have one.
 func (l *loop) atOnce() int {
-	if l.job.Idle {
+	if l.job.Idle && !l.job.Held {
 		return min(64, len(l.clients))
 	}
 	return len(l.clients)
@@ -146,9 +154,12 @@ func (l *loop) start() {
 	}
 	c := l.clients[l.started]
 	l.started++
-	if l.job.Rate > 0 {
+	switch {
+	case l.job.Rate > 0 && c.over != nil:
+		c.over.connect()
+	case l.job.Rate > 0:
 		l.dial(c)
-	} else {
+	default:
 		l.send(c, l.deps.Now())
 	}
 }
@@ -156,14 +167,18 @@ func (l *loop) start() {
 // schedule places the window and, with a rate, the slots: the clients are due one after another, evenly.
 func (l *loop) schedule() {
 	now := l.deps.Now()
-	l.clients = make([]*client, l.job.Conns)
+	l.clients = make([]*client, l.job.Slots())
+	sessions := l.sessions()
 	l.begin = now + int64(l.job.Warm)
 	l.end = l.begin + int64(l.job.Measure)
 	if l.job.Rate > 0 {
-		l.interval = int64(time.Second) * int64(l.job.Conns) / int64(l.job.Rate)
+		l.interval = int64(time.Second) * int64(len(l.clients)) / int64(l.job.Rate)
 	}
 	for i := range l.clients {
-		l.clients[i] = &client{fd: -1, next: now + l.interval*int64(i)/int64(l.job.Conns)}
+		l.clients[i] = &client{fd: -1, next: now + l.interval*int64(i)/int64(len(l.clients))}
+		if len(sessions) > 0 { // in turn, so that those due together are on different connections
+			l.clients[i].over = sessions[i%len(sessions)]
+		}
 	}
 }
 
@@ -172,6 +187,7 @@ func (l *loop) phase(now int64) (done bool) {
 	if l.job.Idle {
 		switch {
 		case l.answered == len(l.clients):
+			l.flushAll() // windows given back, pings answered
 			l.deps.Ready()
 		case now < l.end:
 			return false

@@ -18,7 +18,11 @@ func (p *listener) ready(l *loop, _ uint32) {
 			return // nobody waits, or he who did has gone
 		}
 		l.result.Connections[p.index]++
-		if err := l.add(fd, &upstream{fd: fd, index: p.index}, unix.EPOLLIN); err != nil {
+		var conn endpoint = &upstream{fd: fd, index: p.index}
+		if l.job.Up == HTTP2 {
+			conn = l.serve(fd, p.index)
+		}
+		if err := l.add(fd, conn, unix.EPOLLIN); err != nil {
 			l.fault(&l.result.Errors, "%v", err)
 		}
 	}

@@ -22,6 +22,7 @@ const (
 	checkPath = "/api/v1/items/42?limit=10"
 	checks    = 10 // requests of the first check
 	answer    = "{\"answer\": 42}"
+	grpcType  = "application/grpc"
 	etag      = `"33a64df551425fcc55e4d42a148795d9f25f89d4"`
 )
 
@@ -48,6 +49,13 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.conns[r.RemoteAddr] = true
 	o.mu.Unlock()
 	w.Header().Set("Etag", etag)
+	if kind := r.Header.Get("Content-Type"); kind == grpcType {
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = w.Write(body)
+		w.Header().Set("Grpc-Status", "0")
+		return
+	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	_, _ = io.WriteString(w, answer)
 }
@@ -76,7 +84,7 @@ func Check(ctx context.Context, at Place) error {
 		if err != nil {
 			return fmt.Errorf("peer: %w", err)
 		}
-		s := &http.Server{Handler: origins[i], ReadHeaderTimeout: 10 * time.Second}
+		s := &http.Server{Handler: origins[i], Protocols: protocols(at.Up2), ReadHeaderTimeout: 10 * time.Second}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -84,21 +92,45 @@ func Check(ctx context.Context, at Place) error {
 		}()
 		defer func() { _ = s.Close(); <-done }()
 	}
-	client := &http.Client{Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 1}, Timeout: 10 * time.Second}
+	client := &http.Client{
+		Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 1, Protocols: protocols(at.Down2)},
+		Timeout:   10 * time.Second,
+	}
 	defer client.CloseIdleConnections()
-	c := &check{client: client, base: "http://" + at.Listen.String()}
+	c := &check{client: client, base: "http://" + at.Listen.String(), down: version(at.Down2), up: version(at.Up2)}
 	c.routes(ctx, origins)
 	c.fields(ctx, origins)
 	c.upload(ctx, origins)
-	c.hangUp(ctx)
+	if !at.Down2 {
+		c.hangUp(ctx)
+	}
+	if at.GRPC {
+		c.call(ctx)
+	}
 	return errors.Join(c.failed...)
+}
+
+// protocols are HTTP/1.1, or HTTP/2 with prior knowledge.
+func protocols(http2 bool) *http.Protocols {
+	p := &http.Protocols{}
+	p.SetHTTP1(!http2)
+	p.SetUnencryptedHTTP2(http2)
+	return p
+}
+
+func version(http2 bool) string {
+	if http2 {
+		return "HTTP/2.0"
+	}
+	return "HTTP/1.1"
 }
 
 // check gathers what is wrong.
 type check struct {
-	client *http.Client
-	base   string
-	failed []error
+	client   *http.Client
+	base     string
+	down, up string // the protocols
+	failed   []error
 }
 
 func (c *check) fail(format string, args ...any) {
@@ -167,7 +199,7 @@ func (c *check) fields(ctx context.Context, origins [3]*origin) {
 		if _, err := strconv.ParseFloat(resp.Header.Get("X-Envoy-Upstream-Service-Time"), 64); err != nil {
 			c.fail("x-envoy-upstream-service-time is %q at the client", resp.Header.Get("X-Envoy-Upstream-Service-Time"))
 		}
-		if resp.ProtoMajor != 1 || resp.ProtoMinor != 1 || resp.Close {
+		if resp.Proto != c.down || resp.Close {
 			c.fail("the connection to the client is not kept: %s", resp.Proto)
 		}
 	}
@@ -183,7 +215,7 @@ func (c *check) fields(ctx context.Context, origins [3]*origin) {
 		}
 		for _, s := range o.seen {
 			ids[s.id] = true
-			if s.host != checkHost || s.uri != checkPath || s.trace == "" || s.proto != "HTTP/1.1" {
+			if s.host != checkHost || s.uri != checkPath || s.trace == "" || s.proto != c.up {
 				c.fail("the request is changed: %s %s of %q, traceparent %q", s.proto, s.uri, s.host, s.trace)
 			}
 		}
@@ -225,5 +257,28 @@ func (c *check) hangUp(ctx context.Context) {
 	b, err := io.ReadAll(conn)
 	if err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 200")) || !bytes.HasSuffix(b, []byte(answer)) {
 		c.fail("a connection with Connection: close is not closed behind its answer: %d bytes, %v", len(b), err)
+	}
+}
+
+// call looks whether a call has a message and a status behind it.
+func (c *check) call(ctx context.Context) {
+	message := "\x00\x00\x00\x00\x05hello"
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+checkPath, strings.NewReader(message))
+	if err != nil {
+		c.fail("%w", err)
+		return
+	}
+	r.Host = checkHost
+	r.Header.Set("Content-Type", grpcType)
+	r.Header.Set("Te", "trailers")
+	resp, err := c.client.Do(r)
+	if err != nil {
+		c.fail("a call has no answer: %w", err)
+		return
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 || string(b) != message || resp.Trailer.Get("Grpc-Status") != "0" {
+		c.fail("a call has status %d, message %q, grpc-status %q: %v", resp.StatusCode, b, resp.Trailer.Get("Grpc-Status"), err)
 	}
 }

@@ -3,7 +3,9 @@
 package peer
 
 import (
+	"bytes"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -38,7 +40,10 @@ type proxy struct {
 	noHost   bool
 	noKeep   bool
 	noBody   bool
-	edit     func(*http.Response) error
+	noHTTP2  bool // to the upstreams
+
+	transport http.Transport
+	edit      func(*http.Response) error
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -56,6 +61,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rp := httputil.ReverseProxy{
+		Transport: &p.transport, ErrorLog: log.New(io.Discard, "", 0), // the check tells
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", host.String()
 			if p.noHost {
@@ -80,6 +86,13 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 	}
 	rp.ServeHTTP(w, r)
+}
+
+// noStatus takes the trailers off.
+func noStatus(r *http.Response) error {
+	b, err := io.ReadAll(r.Body)
+	r.Body, r.Trailer = io.NopCloser(bytes.NewReader(b)), nil
+	return err
 }
 
 // The check passes what does the job, and names each thing that is left out of it.
@@ -117,6 +130,11 @@ func TestCheck(t *testing.T) {
 				return nil
 			}
 		}, "the connection to the client is not kept"},
+		{"HTTP/2 down", func(p *proxy) { p.at.Wire = Wire{Down2: true} }, ""},
+		{"HTTP/2 up", func(p *proxy) { p.at.Wire = Wire{Up2: true} }, ""},
+		{"HTTP/1.1 up instead", func(p *proxy) { p.at.Wire, p.noHTTP2 = Wire{Down2: true, Up2: true}, true }, "status 502"},
+		{"calls", func(p *proxy) { p.at.Wire = Wire{true, true, true} }, ""},
+		{"calls without a status", func(p *proxy) { p.at.Wire, p.edit = Wire{true, true, true}, noStatus }, `grpc-status ""`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -127,7 +145,9 @@ func TestCheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := &http.Server{Handler: p}
+			p.transport.Protocols = protocols(p.at.Up2 && !p.noHTTP2)
+			defer p.transport.CloseIdleConnections()
+			s := &http.Server{Handler: p, Protocols: protocols(p.at.Down2)}
 			done := make(chan struct{})
 			go func() {
 				defer close(done)

@@ -24,13 +24,24 @@ import (
 //go:embed templates
 var templates embed.FS
 
+// Wire is what is spoken on both sides of a peer: HTTP/2 without TLS, with prior knowledge, or HTTP/1.1.
+type Wire struct {
+	Down2, Up2 bool
+	// GRPC says that the requests are calls; both sides speak HTTP/2 then.
+	GRPC bool
+}
+
 // Place is where a peer listens and whom it calls.
 type Place struct {
+	Wire
+
 	Listen    netip.AddrPort
 	Upstreams [2]netip.AddrPort
 	Other     netip.AddrPort
 	// Dir is where its files go, an absolute path.
 	Dir string
+	// Cgroup is that of a cgroup2 in which the peer begins; nil leaves it where its caller is.
+	Cgroup *os.File
 }
 
 // Peer is one of the proxies.
@@ -39,11 +50,15 @@ type Peer struct {
 	Name string
 	// Lacks says, for a person, where its configuration falls short of the job or differs from it.
 	Lacks []string
+	// Cgroup says that the peer wants to be in one cgroup2 with its clients and its upstreams.
+	Cgroup bool
 
+	refused        string // where its log says this, it does not do what it is measured for
 	file, template string // its configuration
 	find           func(Library) (Program, error)
 	args           func(p Place, file string) []string
-	version        []string // the arguments that make it tell
+	cannot         func(Wire) string // why it cannot do the job over a wire; nil and "" say that it can
+	version        []string          // the arguments that make it tell
 }
 
 // Program is a peer that has been found.
@@ -78,7 +93,8 @@ func All() []Peer {
 		},
 		{
 			Name: "meshtap-sockmap", file: "meshtap.yaml", template: "envoy.yaml.tmpl",
-			find: findSockmap, args: meshtapArgs("--accelerate=sockmap"), version: []string{"version"},
+			find: findSockmap, args: meshtapArgs("--accelerate=sockmap", "--log-level", "warning"), version: []string{"version"},
+			Cgroup: true, refused: "--accelerate has no effect",
 			Lacks: []string{"as meshtap, with local sockets spliced in the kernel"},
 		},
 		{
@@ -100,6 +116,13 @@ func All() []Peer {
 				"x-request-id is 32 hexadecimal digits instead of a UUID",
 				"x-envoy-upstream-service-time is in seconds with three decimals instead of whole milliseconds",
 				"passive failure counting instead of outlier ejection; no retry budget or limits per cluster; no metrics per cluster",
+				"gRPC goes through grpc_pass, with a connection per call in flight",
+			},
+			cannot: func(w Wire) string {
+				if w.Up2 && !w.GRPC {
+					return "it speaks HTTP/2 to an upstream for gRPC alone"
+				}
+				return ""
 			},
 		},
 		{
@@ -109,14 +132,27 @@ func All() []Peer {
 				"x-request-id and x-envoy-upstream-service-time are constants",
 				"no outlier ejection or retry budget",
 			},
+			cannot: func(w Wire) string {
+				if w != (Wire{}) {
+					return "its configuration is for HTTP/1.1 alone"
+				}
+				return ""
+			},
 		},
 		{
 			Name: "net/http", find: installed("reverseproxy", "it has not been built"),
 			args: func(p Place, _ string) []string {
-				return []string{
+				args := []string{
 					"-listen", p.Listen.String(), "-v1", p.Upstreams[0].String() + "," + p.Upstreams[1].String(),
 					"-v2", p.Other.String(),
 				}
+				if p.Down2 {
+					args = append(args, "-down2")
+				}
+				if p.Up2 {
+					args = append(args, "-up2")
+				}
+				return args
 			},
 			Lacks: []string{
 				"x-request-id is 26 letters and digits instead of a UUID",
@@ -132,6 +168,14 @@ type AbsentError string
 func (e AbsentError) Error() string { return string(e) }
 
 func absent(format string, args ...any) error { return AbsentError(fmt.Sprintf(format, args...)) }
+
+// Cannot says why the peer cannot do the job over a wire; it is empty where it can.
+func (p *Peer) Cannot(w Wire) string {
+	if p.cannot == nil {
+		return ""
+	}
+	return p.cannot(w)
+}
 
 // Find looks for the peer's program.
 func (p *Peer) Find(l Library) (Program, error) { return p.find(l) }
@@ -225,6 +269,7 @@ type cluster struct {
 	Name    string
 	Hosts   []netip.AddrPort
 	Breaker bool
+	HTTP2   bool
 }
 
 // input is what the templates take.
@@ -236,9 +281,9 @@ type input struct {
 // Cluster returns one of the two clusters.
 func (in input) Cluster(name string) cluster {
 	if name == "v1" {
-		return cluster{name, in.Upstreams[:], in.Meshtap}
+		return cluster{name, in.Upstreams[:], in.Meshtap, in.Up2}
 	}
-	return cluster{name, []netip.AddrPort{in.Other}, in.Meshtap}
+	return cluster{name, []netip.AddrPort{in.Other}, in.Meshtap, in.Up2}
 }
 
 // Config returns the peer's configuration; it is empty where the peer takes everything from its arguments.

@@ -25,16 +25,32 @@ func place(dir string) Place {
 // Each peer's configuration and arguments are as the golden files have them.
 func TestConfigurations(t *testing.T) {
 	t.Parallel()
+	type variant struct {
+		peer   Peer
+		suffix string
+		wire   Wire
+	}
+	var all []variant
 	for _, p := range All() {
-		t.Run(p.Name, func(t *testing.T) {
+		both := Wire{Down2: true, Up2: true}
+		if all = append(all, variant{p, "", Wire{}}); p.Cannot(both) == "" {
+			all = append(all, variant{p, "-h2", both})
+		}
+	}
+	nginx := find(t, "nginx")
+	all = append(all, variant{nginx, "-h2-h1", Wire{Down2: true}}, variant{nginx, "-grpc", Wire{true, true, true}})
+	for _, v := range all {
+		p := v.peer
+		t.Run(p.Name+v.suffix, func(t *testing.T) {
 			t.Parallel()
 			at := place("/run/bench")
+			at.Wire = v.wire
 			text, err := p.Config(at)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got := "arguments: " + strings.Join(p.args(at, "/run/bench/"+p.file), " ") + "\n" + text
-			golden := filepath.Join("testdata", strings.ReplaceAll(p.Name, "/", "-")+".golden")
+			golden := filepath.Join("testdata", strings.ReplaceAll(p.Name, "/", "-")+v.suffix+".golden")
 			if *rewrite {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -59,9 +75,18 @@ func TestConfigurations(t *testing.T) {
 // What Envoy and Meshtap are given differs in Meshtap's extensions alone.
 func TestEnvoyHasNothingOfMeshtap(t *testing.T) {
 	t.Parallel()
+	for _, w := range []Wire{{}, {Down2: true, Up2: true}} {
+		envoyHasNothingOfMeshtap(t, w)
+	}
+}
+
+func envoyHasNothingOfMeshtap(t *testing.T, w Wire) {
+	t.Helper()
 	config := map[string]string{}
 	for _, p := range All() {
-		config[p.Name], _ = p.Config(place("/run/bench"))
+		at := place("/run/bench")
+		at.Wire = w
+		config[p.Name], _ = p.Config(at)
 	}
 	if strings.Contains(config["envoy"], "meshtap") {
 		t.Error("envoy would refuse it")
@@ -74,6 +99,20 @@ func TestEnvoyHasNothingOfMeshtap(t *testing.T) {
 			continue
 		}
 		left = left[i+1:]
+	}
+}
+
+// Who cannot do a row says why, and nobody else is left out.
+func TestCannot(t *testing.T) {
+	t.Parallel()
+	both, call := Wire{Down2: true, Up2: true}, Wire{true, true, true}
+	for _, p := range All() {
+		want := map[string][]Wire{"nginx": {{Up2: true}, both}, "mosn": {{Down2: true}, {Up2: true}, both, call}}[p.Name]
+		for _, w := range []Wire{{}, {Down2: true}, {Up2: true}, both, call} {
+			if why := p.Cannot(w); (why != "") != slices.Contains(want, w) {
+				t.Errorf("%s, %+v: %q", p.Name, w, why)
+			}
+		}
 	}
 }
 

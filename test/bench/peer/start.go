@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -56,6 +57,10 @@ func (p *Peer) Start(ctx context.Context, found Program, at Place, core int) (*R
 	r.cmd = exec.Command(found.Path, p.args(at, file)...)
 	r.cmd.Env = append(os.Environ(), found.Env...)
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = at.Dir, log, log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if at.Cgroup != nil {
+		r.cmd.SysProcAttr.UseCgroupFD, r.cmd.SysProcAttr.CgroupFD = true, int(at.Cgroup.Fd())
+	}
 	if err := startOn(r.cmd, core); err != nil {
 		return nil, fmt.Errorf("peer: start %s: %w", p.Name, err)
 	}
@@ -64,7 +69,11 @@ func (p *Peer) Start(ctx context.Context, found Program, at Place, core int) (*R
 		defer close(r.ended)
 		_ = r.cmd.Wait()
 	}()
-	if err := r.listens(ctx, at); err != nil {
+	err = r.listens(ctx, at)
+	if text := r.tail(); err == nil && p.refused != "" && strings.Contains(text, p.refused) {
+		err = errors.New(text)
+	}
+	if err != nil {
 		r.Stop()
 		return nil, fmt.Errorf("peer: %s: %w", p.Name, err)
 	}
@@ -85,7 +94,6 @@ func startOn(cmd *exec.Cmd, core int) error {
 		return err
 	}
 	defer func() { _ = unix.SchedSetaffinity(0, &was) }()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd.Start()
 }
 

@@ -26,13 +26,16 @@ const (
 	Path = "/api/v1/items/42?limit=10"
 )
 
+// Service is what calls ask for; it has the prefix of Path.
+const Service = "/api/v1.Items/Get"
+
 // Row is one workload.
 type Row struct {
 	// Name is what BENCH picks it by; Title tells a person.
 	Name, Title string
 	// Job is the load; addresses, times and process are filled in by the rig.
 	Job load.Job
-	// Goals are what is to be reached in it.
+	// Goals are what is to be reached in it; a row without goals is for comparison alone.
 	Goals []Goal
 }
 
@@ -47,7 +50,9 @@ type Goal struct {
 }
 
 // Rows returns all rows in the order in which they are measured and shown.
-func Rows() []Row {
+func Rows() []Row { return append(http1(), http2()...) }
+
+func http1() []Row {
 	return []Row{
 		{
 			Name: "h1-1k", Title: "HTTP/1.1 keep-alive, 1 KiB, saturation", Job: load.Job{Conns: 64, Body: 1 << 10},
@@ -73,6 +78,45 @@ func Rows() []Row {
 		{
 			Name: "idle", Title: "memory, 5,000 idle HTTP/1.1 connections", Job: load.Job{Conns: 5000, Body: 1 << 10, Idle: true},
 			Goals: []Goal{{"meshtap", RSS, "", 15, 25}, {"meshtap", PerConn, "", 0.5, 1.1}},
+		},
+	}
+}
+
+// http2 are the rows with HTTP/2, without TLS, on either side or on both.
+func http2() []Row {
+	both := load.Job{Conns: 8, Streams: 32, Body: 1 << 10, Down: load.HTTP2, Up: load.HTTP2}
+	with := func(change func(*load.Job)) load.Job {
+		j := both
+		change(&j)
+		return j
+	}
+	return []Row{
+		{
+			Name: "h2-1k", Title: "HTTP/2 both sides, 8 connections x 32 streams, 1 KiB, saturation", Job: both,
+			Goals: against(CPU, 1.15, 1.5, 0.33, 0.45),
+		},
+		{
+			Name: "h2-1k-8k", Title: "HTTP/2 both sides, 8 x 32, 1 KiB, 8,000/s", Job: with(func(j *load.Job) { j.Rate = 8000 }),
+		},
+		{
+			Name: "h2-h1", Title: "HTTP/2 down, 8 x 32, HTTP/1.1 up, 1 KiB, saturation", Job: with(func(j *load.Job) { j.Up = load.HTTP1 }),
+		},
+		{
+			Name: "h1-h2", Title: "HTTP/1.1 down, 64 connections, HTTP/2 up, 1 KiB, saturation",
+			Job: load.Job{Conns: 64, Body: 1 << 10, Up: load.HTTP2},
+		},
+		{
+			Name: "grpc-unary", Title: "gRPC unary, 8 x 32, messages of 64 bytes, saturation",
+			Job:   with(func(j *load.Job) { j.GRPC, j.Body, j.Upload, j.Path = true, 64, 64, Service }),
+			Goals: []Goal{{"meshtap", CPU, "envoy", 0.35, 0.50}},
+		},
+		{
+			Name: "h2-idle", Title: "memory, 5,000 idle HTTP/2 connections",
+			Job: with(func(j *load.Job) { j.Conns, j.Streams, j.Idle = 5000, 1, true }),
+		},
+		{
+			Name: "h2-held", Title: "memory, 8 HTTP/2 connections x 100 streams whose answers are held back",
+			Job: with(func(j *load.Job) { j.Streams, j.Idle, j.Held = 100, true, true }),
 		},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 
+	"github.com/meshtap/meshtap/test/bench/load"
 	"github.com/meshtap/meshtap/test/bench/plan"
 )
 
@@ -52,19 +53,26 @@ type chart struct {
 }
 
 func (r *Report) charts(rows []plan.Row) (all []chart) {
-	var loaded, idle []plan.Row
+	var loaded, http1, http2, idle []plan.Row
 	for _, row := range rows {
 		switch {
 		case !slices.Contains(r.Flags.Rows, row.Name):
 		case row.Job.Idle:
 			idle = append(idle, row)
+		case row.Job.Down == load.HTTP2 || row.Job.Up == load.HTTP2:
+			loaded, http2 = append(loaded, row), append(http2, row)
 		default:
-			loaded = append(loaded, row)
+			loaded, http1 = append(loaded, row), append(http1, row)
 		}
 	}
-	if len(loaded) > 0 {
-		all = append(all, chart{r.bars("Processor time of the proxy per request", "microseconds", loaded, plan.CPU), "cpu"})
-		all = append(all, chart{r.bars("Requests per second on one core", "requests/s", loaded, "rate"), "rate"})
+	for _, g := range []struct {
+		rows []plan.Row
+		name string
+	}{{http1, ""}, {http2, "-h2"}} {
+		if len(g.rows) > 0 {
+			all = append(all, chart{r.bars("Processor time of the proxy per request", "microseconds", g.rows, plan.CPU), "cpu" + g.name})
+			all = append(all, chart{r.bars("Requests per second on one core", "requests/s", g.rows, "rate"), "rate" + g.name})
+		}
 	}
 	for _, row := range loaded {
 		if row.Job.Rate > 0 {
@@ -72,7 +80,7 @@ func (r *Report) charts(rows []plan.Row) (all []chart) {
 		}
 	}
 	if len(idle) > 0 {
-		all = append(all, chart{r.bars("Memory per idle connection", "KiB", idle, plan.PerConn), "idle"})
+		all = append(all, chart{r.bars("Memory per idle connection, or stream", "KiB", idle, plan.PerConn), "idle"})
 	}
 	return all
 }

@@ -71,6 +71,8 @@ type Peer struct {
 type Series struct {
 	Row  string `json:"row"`
 	Peer string `json:"peer"`
+	// Absent says why the peer was left out of the row; there are no cells then.
+	Absent string `json:"absent,omitempty"`
 	// Cells are the rounds, in order.
 	Cells []Cell `json:"cells"`
 	// Latency is the HdrHistogram of all rounds together, in its compressed encoding, of nanoseconds.

@@ -42,7 +42,7 @@ func sample(t *testing.T) *Report {
 	r := &Report{
 		Schema: Schema, Began: time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC), Commit: "536614e0a1b2c3d4", Dirty: true,
 		Machine: Machine{Processor: "EPYC", Cores: 2, MemoryMiB: 4096, Kernel: "6.1 x86_64", System: "Debian", Go: "go1.26", Congestion: "bbr"},
-		Flags:   Flags{Rows: []string{"h1-1k", "h1-1k-8k", "idle"}, Rounds: 3, Warm: time.Second, Measure: 5 * time.Second, ProxyCore: 1},
+		Flags:   Flags{Rows: []string{"h1-1k", "h1-1k-8k", "idle", "h2-held"}, Rounds: 3, Warm: time.Second, Measure: 5 * time.Second, ProxyCore: 1},
 		Before:  proc.Quiet{Load: 2},
 		Peers: []Peer{
 			{Name: "meshtap", Version: "0.1"},
@@ -56,7 +56,7 @@ func sample(t *testing.T) *Report {
 			cells[i].Round = i + 1
 		}
 		s := Series{Row: row, Peer: peer, Cells: cells}
-		if row != "idle" {
+		if row != "idle" && row != "h2-held" {
 			s.Latency = histogram(t, 100, 70*time.Microsecond)
 		}
 		r.Series = append(r.Series, s)
@@ -75,6 +75,8 @@ func sample(t *testing.T) *Report {
 	add("h1-1k-8k", "meshtap", cell(28, 200), cell(29, 210), cell(30, 190))
 	add("h1-1k-8k", "envoy", Cell{Failed: "it ended"}, Cell{Failed: "it ended"}, Cell{Failed: "it ended"})
 	add("h1-1k-8k", "haproxy", cell(33, 250), Cell{Failed: "it ended"}, cell(34, 260))
+	add("h2-held", "meshtap", Cell{RSS: 14 << 20, PerConn: 8000}, Cell{RSS: 14 << 20, PerConn: 8100}, Cell{RSS: 14 << 20, PerConn: 7900})
+	r.Series = append(r.Series, Series{Row: "h2-held", Peer: "haproxy", Absent: "it speaks HTTP/1.1 alone"})
 	add("idle", "meshtap", Cell{RSS: 14 << 20, PerConn: 700}, Cell{RSS: 15 << 20, PerConn: 710}, Cell{RSS: 14 << 20, PerConn: 690})
 	r.Find("h1-1k", "meshtap").Syscalls = map[string]float64{"read": 2, "write": 2, "epoll_wait": 0.31, "others": 0.01}
 	return r

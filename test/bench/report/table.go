@@ -55,11 +55,16 @@ func (r *Report) grid(row plan.Row) (header []string, lines [][]string) {
 	if row.Job.Idle {
 		header = []string{"proxy", "MiB", "spread", "KiB/connection", "spread", "errors", "notes"}
 	}
+	if row.Job.Held {
+		header[3] = "KiB/stream"
+	}
 	for _, p := range r.Peers {
 		s := r.Find(row.Name, p.Name)
 		switch {
 		case p.Absent != "":
 			lines = append(lines, pad([]string{p.Name}, header, "left out: "+p.Absent))
+		case s != nil && s.Absent != "":
+			lines = append(lines, pad([]string{p.Name}, header, "left out: "+s.Absent))
 		case s == nil:
 			lines = append(lines, pad([]string{p.Name}, header, "not measured"))
 		case s.Metric("rate").N == 0:

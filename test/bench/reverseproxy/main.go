@@ -22,20 +22,30 @@ func main() {
 	listen := flag.String("listen", "", "`address` to listen on")
 	v1 := flag.String("v1", "", "`addresses` of the first cluster, separated by commas")
 	v2 := flag.String("v2", "", "`address` of the second cluster")
+	down2 := flag.Bool("down2", false, "listen for HTTP/2 without TLS")
+	up2 := flag.Bool("up2", false, "speak HTTP/2 without TLS to the clusters")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
-	if err := serve(*listen, strings.Split(*v1, ","), *v2); err != nil {
+	h := router(cluster(*up2, strings.Split(*v1, ",")...), cluster(*up2, *v2))
+	if err := server(*listen, h, *down2).ListenAndServe(); err != nil {
 		fmt.Fprintln(os.Stderr, "reverseproxy:", err)
 		os.Exit(1)
 	}
 }
 
-func serve(listen string, v1 []string, v2 string) error {
-	s := &http.Server{
-		Addr: listen, Handler: router(cluster(v1...), cluster(v2)),
+func server(listen string, h http.Handler, http2 bool) *http.Server {
+	return &http.Server{
+		Addr: listen, Handler: h, Protocols: protocols(http2),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour,
 	}
-	return s.ListenAndServe()
+}
+
+// protocols are HTTP/1.1, or HTTP/2 with prior knowledge.
+func protocols(http2 bool) *http.Protocols {
+	p := &http.Protocols{}
+	p.SetHTTP1(!http2)
+	p.SetUnencryptedHTTP2(http2)
+	return p
 }
 
 // router chooses by host and prefix.
@@ -53,13 +63,13 @@ func router(v1, v2 http.Handler) http.Handler {
 }
 
 // cluster forwards to the hosts in turn.
-func cluster(hosts ...string) http.Handler {
+func cluster(http2 bool, hosts ...string) http.Handler {
 	var turn atomic.Uint64
 	return &httputil.ReverseProxy{
 		Transport: &timed{http.Transport{
 			DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
 			MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Minute, DisableCompression: true,
-			ResponseHeaderTimeout: 15 * time.Second,
+			ResponseHeaderTimeout: 15 * time.Second, Protocols: protocols(http2),
 		}},
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "http", hosts[turn.Add(1)%uint64(len(hosts))]

@@ -3,17 +3,27 @@
 package main
 
 import (
+	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"testing"
 
 	"github.com/meshtap/meshtap/test/bench/peer"
 )
 
-// The program does the job that it is compared by.
+// The program does the job that it is compared by, over each wire.
 func TestJob(t *testing.T) {
 	t.Parallel()
+	for _, w := range []peer.Wire{{}, {Down2: true}, {Up2: true}, {Down2: true, Up2: true}, {Down2: true, Up2: true, GRPC: true}} {
+		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
+			t.Parallel()
+			job(t, w)
+		})
+	}
+}
+
+func job(t *testing.T, w peer.Wire) {
+	t.Helper()
 	var at [4]netip.AddrPort
 	var listeners [4]net.Listener
 	for i := range at {
@@ -26,8 +36,8 @@ func TestJob(t *testing.T) {
 	for _, l := range listeners[1:] {
 		_ = l.Close() // the check listens there
 	}
-	place := peer.Place{Listen: at[0], Upstreams: [2]netip.AddrPort{at[1], at[2]}, Other: at[3]}
-	s := &http.Server{Handler: router(cluster(at[1].String(), at[2].String()), cluster(at[3].String()))}
+	place := peer.Place{Wire: w, Listen: at[0], Upstreams: [2]netip.AddrPort{at[1], at[2]}, Other: at[3]}
+	s := server("", router(cluster(w.Up2, at[1].String(), at[2].String()), cluster(w.Up2, at[3].String())), w.Down2)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

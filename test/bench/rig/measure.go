@@ -46,23 +46,23 @@ func quietly(again int, measure func() (report.Cell, []byte)) (report.Cell, []by
 
 // measure makes one cell with a proxy that is started for it.
 func (r *rig) measure(ctx context.Context, row *plan.Row, c *contender) (report.Cell, []byte) {
-	if c.wrong != "" {
-		return report.Cell{Failed: c.wrong}, nil
+	if why := c.wrong[wire(row)]; why != "" {
+		return report.Cell{Failed: why}, nil
 	}
-	running, err := r.start(ctx, c)
+	running, err := r.start(ctx, row, c)
 	if err != nil {
 		return report.Cell{Failed: err.Error()}, nil
 	}
 	defer running.Stop()
 	job := r.job(row, c, running.PID)
 	if job.Idle {
-		cell, err := r.idle(ctx, job, running.PID)
+		cell, err := r.idle(ctx, job, c.group(r), running.PID)
 		if err != nil {
 			return report.Cell{Failed: err.Error()}, nil
 		}
 		return cell, nil
 	}
-	result, err := r.generate(ctx, job, nil)
+	result, err := r.generate(ctx, job, c.group(r), nil)
 	if err == nil {
 		err = alive(running)
 	}
@@ -76,16 +76,19 @@ func (r *rig) measure(ctx context.Context, row *plan.Row, c *contender) (report.
 	return cell, result.Latency
 }
 
-// start starts a peer and refuses it for good where it does not do the job.
-func (r *rig) start(ctx context.Context, c *contender) (*peer.Running, error) {
-	running, err := c.Start(ctx, c.program, c.at, r.ProxyCore)
+// start starts a peer and refuses it for good, over the row's wire, where it does not do the job.
+func (r *rig) start(ctx context.Context, row *plan.Row, c *contender) (*peer.Running, error) {
+	at := c.at
+	at.Wire = wire(row)
+	running, err := c.Start(ctx, c.program, at, r.ProxyCore)
 	if err != nil {
 		return nil, err
 	}
-	if err := peer.Check(ctx, c.at); err != nil {
+	if err := peer.Check(ctx, at); err != nil {
 		running.Stop()
-		c.wrong = "it does not do the job: " + strings.ReplaceAll(err.Error(), "\n", "; ")
-		return nil, errors.New(c.wrong)
+		why := "it does not do the job: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		c.wrong[at.Wire] = why
+		return nil, errors.New(why)
 	}
 	return running, nil
 }
@@ -103,7 +106,9 @@ func alive(p *peer.Running) error {
 func (r *rig) job(row *plan.Row, c *contender, pid int) load.Job {
 	j := row.Job
 	j.Target, j.Upstreams = c.at.Listen, []netip.AddrPort{r.upstream(0), r.upstream(1)}
-	j.Host, j.Path = plan.Host, plan.Path
+	if j.Host = plan.Host; j.Path == "" {
+		j.Path = plan.Path
+	}
 	j.Warm, j.Measure = r.Warm, r.Measure
 	j.Watch, j.Core, j.OwnCore = pid, r.ProxyCore, r.GeneratorCore
 	if j.Idle {
@@ -112,20 +117,29 @@ func (r *rig) job(row *plan.Row, c *contender, pid int) load.Job {
 	return j
 }
 
-// generate runs a generator as a child of its own. For a job with idle connections, ready is called while they stand.
-func (r *rig) generate(ctx context.Context, job load.Job, ready func() error) (load.Result, error) {
+// group is the cgroup of the contender, its clients and its upstreams; nil where it wants none.
+func (c *contender) group(r *rig) *cgroup {
+	if !c.Cgroup {
+		return nil
+	}
+	return r.cgroup
+}
+
+// generate runs a generator as a child of its own, in a cgroup unless that is nil. For a job with idle connections, ready is called while they stand.
+func (r *rig) generate(ctx context.Context, job load.Job, in *cgroup, ready func() error) (load.Result, error) {
 	var result load.Result
 	cmd := exec.CommandContext(ctx, r.self, "generate")
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GODEBUG=asyncpreemptoff=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	in.put(cmd.SysProcAttr)
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
-	in, err1 := cmd.StdinPipe()
+	to, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
 		return result, fmt.Errorf("rig: generator: %w", err)
 	}
-	err := talk(job, in, bufio.NewReader(out), ready, &result)
+	err := talk(job, to, bufio.NewReader(out), ready, &result)
 	if ended := cmd.Wait(); ended != nil {
 		err = fmt.Errorf("rig: generator: %w: %s", ended, strings.TrimSpace(complaint.String()))
 	}
@@ -219,9 +233,37 @@ func foreign(core proc.CoreTime, own proc.CPU) float64 {
 	return max(0, float64(core.Busy-own.Total)/float64(core.All))
 }
 
-// idle measures memory: without connections, and with many that had one request each.
-func (r *rig) idle(ctx context.Context, job load.Job, pid int) (report.Cell, error) {
+// used is how many requests a proxy has served, at least, before its memory is read: what it fills once and keeps within
+// bounds, such as a ring of events, is so the process's and not the connections'.
+const used = 6000
+
+// use sends that many requests or more, over one connection that is kept for a second at a time, and leaves the proxy without
+// connections.
+func (r *rig) use(ctx context.Context, job load.Job, in *cgroup) error {
+	ctx, cancel := context.WithTimeout(ctx, idleLimit)
+	defer cancel()
+	job.Idle, job.Held, job.Conns, job.Streams = false, false, 1, 0
+	job.Warm, job.Measure = 0, time.Second
+	for served := uint64(0); served < used; {
+		result, err := r.generate(ctx, job, in, nil)
+		if err != nil {
+			return err
+		}
+		if result.Requests == 0 || result.Errors+result.Bad > 0 {
+			return fmt.Errorf("of the requests before the first reading, %d were answered, with %d errors and %d bad answers: %s",
+				result.Requests, result.Errors, result.Bad, result.First)
+		}
+		served += result.Requests
+	}
+	return nil
+}
+
+// idle measures memory: of a proxy in use without connections, and with many that had one request each.
+func (r *rig) idle(ctx context.Context, job load.Job, in *cgroup, pid int) (report.Cell, error) {
 	var cell report.Cell
+	if err := r.use(ctx, job, in); err != nil {
+		return cell, err
+	}
 	settle := func() (float64, error) {
 		t := time.NewTimer(r.Settle)
 		defer t.Stop()
@@ -238,7 +280,7 @@ func (r *rig) idle(ctx context.Context, job load.Job, pid int) (report.Cell, err
 		return cell, err
 	}
 	var after float64
-	result, err := r.generate(ctx, job, func() (err error) {
+	result, err := r.generate(ctx, job, in, func() (err error) {
 		after, err = settle()
 		return err
 	})
@@ -249,6 +291,6 @@ func (r *rig) idle(ctx context.Context, job load.Job, pid int) (report.Cell, err
 		return cell, fmt.Errorf("the connections did not stand: %s", result.First)
 	}
 	cell.Errors, cell.Bad, cell.First = result.Errors, result.Bad, result.First
-	cell.RSS, cell.PerConn = before, (after-before)/float64(job.Conns)
+	cell.RSS, cell.PerConn = before, (after-before)/float64(job.Slots())
 	return cell, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meshtap/meshtap/test/bench/load"
 	"github.com/meshtap/meshtap/test/bench/peer"
 	"github.com/meshtap/meshtap/test/bench/plan"
 	"github.com/meshtap/meshtap/test/bench/proc"
@@ -54,7 +55,7 @@ type contender struct {
 	peer.Peer
 	program peer.Program
 	at      peer.Place
-	wrong   string // why it is not measured: it does not do the job
+	wrong   map[peer.Wire]string // why it is not measured: it does not do the job over a wire
 }
 
 // rig is one run.
@@ -64,6 +65,7 @@ type rig struct {
 	self       string // this program
 	dir        string // of the proxies' files
 	contenders []*contender
+	cgroup     *cgroup // of those who want one; nil where nobody does
 	report     *report.Report
 	progress   *progress
 }
@@ -86,6 +88,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) (*report.Report, error)
 	if err := r.alone(); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err := r.cgroup.Close(); err != nil {
+			r.progress.say("%v", err)
+		}
+	}()
 	if err := r.begin(ctx); err != nil {
 		return nil, err
 	}
@@ -197,6 +204,9 @@ func (r *rig) begin(ctx context.Context) error {
 			continue
 		}
 		found, err := p.Find(r.Library)
+		if err == nil && p.Cgroup {
+			err = r.together()
+		}
 		if absent := peer.AbsentError(""); errors.As(err, &absent) {
 			r.progress.say("%s is left out: %v", p.Name, err)
 			r.report.Peers = append(r.report.Peers, report.Peer{Name: p.Name, Absent: err.Error()})
@@ -205,10 +215,13 @@ func (r *rig) begin(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c := &contender{Peer: p, program: found, at: peer.Place{
+		c := &contender{Peer: p, program: found, wrong: map[peer.Wire]string{}, at: peer.Place{
 			Listen: r.upstream(3 + i), Upstreams: [2]netip.AddrPort{r.upstream(0), r.upstream(1)}, Other: r.upstream(2),
 			Dir: filepath.Join(r.dir, strings.ReplaceAll(p.Name, "/", "-")),
 		}}
+		if p.Cgroup {
+			c.at.Cgroup = r.cgroup.file
+		}
 		r.contenders = append(r.contenders, c)
 		r.report.Peers = append(r.report.Peers, report.Peer{Name: p.Name, Version: p.Version(found), Lacks: p.Lacks})
 	}
@@ -225,14 +238,30 @@ func (r *rig) begin(ctx context.Context) error {
 	return nil
 }
 
+// together makes the cgroup, once. Where it cannot be had, who wants it is absent.
+func (r *rig) together() error {
+	if r.cgroup != nil {
+		return nil
+	}
+	c, err := newCgroup("/proc")
+	if err != nil {
+		return peer.AbsentError(err.Error())
+	}
+	r.cgroup = c
+	return nil
+}
+
 // rounds measures each peer in each row, once per round.
 func (r *rig) rounds(ctx context.Context) error {
-	r.progress.total = r.Rounds * len(r.Rows) * len(r.contenders)
+	r.progress.total = r.Rounds * r.possible()
 	for round := range r.Rounds {
 		for i := range r.Rows {
 			for k := range r.contenders {
 				c := r.contenders[rotated(k, round+i, len(r.contenders))]
 				row := &r.Rows[i]
+				if c.Cannot(wire(row)) != "" {
+					continue
+				}
 				r.progress.step("round %d of %d: %s, %s", round+1, r.Rounds, row.Name, c.Name)
 				cell, latency := quietly(r.Again, func() (report.Cell, []byte) { return r.measure(ctx, row, c) })
 				if ctx.Err() != nil {
@@ -246,6 +275,27 @@ func (r *rig) rounds(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// possible writes down who cannot be measured in a row, and why, and counts those who can.
+func (r *rig) possible() (n int) {
+	for i := range r.Rows {
+		for _, c := range r.contenders {
+			why := c.Cannot(wire(&r.Rows[i]))
+			if why == "" {
+				n++
+				continue
+			}
+			r.report.Series = append(r.report.Series, report.Series{Row: r.Rows[i].Name, Peer: c.Name, Absent: why})
+			r.progress.say("%s, %s is left out: %s", r.Rows[i].Name, c.Name, why)
+		}
+	}
+	return n
+}
+
+// wire is what is spoken in a row.
+func wire(row *plan.Row) peer.Wire {
+	return peer.Wire{Down2: row.Job.Down == load.HTTP2, Up2: row.Job.Up == load.HTTP2, GRPC: row.Job.GRPC}
 }
 
 // rotated is who comes k-th where the order begins one further each time: ABC, BCA, CAB.

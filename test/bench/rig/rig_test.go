@@ -53,7 +53,7 @@ func TestRun(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	rows, err := plan.Pick(plan.Rows(), "h1-1k,h1-1k-8k,h1-post-64k,h1-churn,idle")
+	rows, err := plan.Pick(plan.Rows(), "h1-1k,h1-1k-8k,h1-post-64k,h1-churn,idle,h2-1k,h2-h1,h1-h2,grpc-unary,h2-idle,h2-held")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestRun(t *testing.T) {
 		if rows[i].Job.Rate > 0 {
 			rows[i].Job.Rate = 200 // whatever else runs
 		}
-		rows[i].Job.Conns = min(rows[i].Job.Conns, 200)
+		rows[i].Job.Conns, rows[i].Job.Streams = min(rows[i].Job.Conns, 200), min(rows[i].Job.Streams, 4)
 	}
 	cfg := Config{
 		Library: peer.Library{Dir: dir, Meshtap: filepath.Join(dir, "meshtap")}, Rows: rows, Only: []string{"net/http", "meshtap"},
@@ -97,6 +97,29 @@ func TestRun(t *testing.T) {
 		if h, err := hdrhistogram.Decode(s.Latency); !row.Job.Idle && (err != nil || h.TotalCount() != int64(s.Cells[0].Requests+s.Cells[1].Requests)) {
 			t.Errorf("%s: the rounds' histograms were not merged: %v", row.Name, err)
 		}
+	}
+}
+
+// A peer that cannot do a row is named with the reason, and not measured.
+func TestPossible(t *testing.T) {
+	t.Parallel()
+	rows, err := plan.Pick(plan.Rows(), "h1-1k,h2-1k,grpc-unary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r := &rig{Config: Config{Rows: rows}, report: &report.Report{}, progress: newProgress(&out)}
+	for _, p := range peer.All() {
+		if p.Name == "nginx" || p.Name == "envoy" {
+			r.contenders = append(r.contenders, &contender{Peer: p})
+		}
+	}
+	if n := r.possible(); n != 5 {
+		t.Errorf("%d measurements a round, want 5", n)
+	}
+	s := r.report.Find("h2-1k", "nginx")
+	if s == nil || s.Absent == "" || len(r.report.Series) != 1 || !strings.Contains(out.String(), "h2-1k, nginx is left out") {
+		t.Errorf("%+v\n%s", r.report.Series, out.String())
 	}
 }
 

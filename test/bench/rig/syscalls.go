@@ -41,6 +41,9 @@ func (r *rig) countSyscalls(ctx context.Context) error {
 	r.progress.total, r.progress.n = len(rows)*len(r.contenders), 0
 	for i := range rows {
 		for _, c := range r.contenders {
+			if c.Cannot(wire(&rows[i])) != "" {
+				continue
+			}
 			r.progress.step("system calls: %s, %s", rows[i].Name, c.Name)
 			per, err := r.syscalls(ctx, &rows[i], c, tracer)
 			if ctx.Err() != nil {
@@ -73,7 +76,7 @@ func findTracer() (tracer, error) {
 
 // syscalls counts from before the first request to behind the last one.
 func (r *rig) syscalls(ctx context.Context, row *plan.Row, c *contender, trace tracer) (map[string]float64, error) {
-	running, err := r.start(ctx, c)
+	running, err := r.start(ctx, row, c)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +85,7 @@ func (r *rig) syscalls(ctx context.Context, row *plan.Row, c *contender, trace t
 	if err != nil {
 		return nil, err
 	}
-	result, err := r.generate(ctx, r.job(row, c, running.PID), nil)
+	result, err := r.generate(ctx, r.job(row, c, running.PID), c.group(r), nil)
 	counts, failed := stop()
 	if err := errors.Join(err, failed); err != nil {
 		return nil, err
