@@ -362,6 +362,10 @@ func TestStopsWhereRejected(t *testing.T) {
 		s, c := serve(t, meshOf(t, 1, "1s", "orders"), time.Hour)
 		p := connect(t, c, delta, web)
 		begin(t, p, "orders")
+		until(t, "all is confirmed", func() bool {
+			l := s.Proxies()
+			return len(l) == 1 && states(l[0]) == "CDS synced, EDS synced, RDS synced, LDS synced"
+		})
 		s.Set(meshOf(t, 2, "2s", "orders")) // endpoints, then routes
 		p.answer(t, next(t, p, resource.EndpointsType, "orders"), "they are\x1b[31m red")
 		until(t, "the rollout has stopped", func() bool { return s.Proxies()[0].Stopped != "" })

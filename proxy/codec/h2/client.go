@@ -38,7 +38,7 @@ type Client struct {
 }
 
 // keepStreams is how many streams without a user are kept for the next, and keepIdle how many where there is no other.
-const keepStreams, keepIdle = 64, 4
+const keepStreams, keepIdle = 128, 4
 
 // Init prepares cl for a new connection. Nothing is written before the first turn or stream.
 func (cl *Client) Init(nc Conn, bufs *bytebuf.Pool, cfg *Config, o Owner) {

@@ -64,6 +64,7 @@ type conn struct {
 	forRoom, forWindow     queue
 	stalls                 int    // streams that wait for a window
 	lastID                 uint32 // the newest stream of the peer's that was taken
+	ignored                uint32 // the newest that came too late to be taken
 	expire, owners         int64  // mono: when a turn was asked for; when the owner wants one
 
 	peer        peer

@@ -85,6 +85,7 @@ func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error 
 		return err
 	}
 	if c.goingAway == final {
+		c.ignored = max(c.ignored, id)
 		c.mu.Unlock()
 		return c.sec.skip(p) // the client was told, and sends it again elsewhere
 	}
@@ -151,7 +152,7 @@ func (s *Server) open(w *socket.Worker, id uint32, p []byte, end bool) error {
 }
 
 // idle implements role.
-func (s *Server) idle(id uint32) bool { return id&1 == 0 || id > s.lastID }
+func (s *Server) idle(id uint32) bool { return id&1 == 0 || id > max(s.lastID, s.ignored) }
 
 // peerGoes implements role. A client that goes away still wants its answers.
 func (s *Server) peerGoes(uint32, Code) error { return nil }
