@@ -176,7 +176,9 @@ func TestServerReset(t *testing.T) {
 		e.err = err
 		e.r, e.ok = st.Reset()
 		w.Own(nil)
-		_, _, e.body = st.Next(w)
+		for end := false; e.body == nil && !end; { // what came before the reset may be read still
+			_, end, e.body = st.Next(w)
+		}
 		if answer(w, st, 200, "") == nil || !st.HungUp() {
 			t.Error("an answer to a stream that was reset")
 		}
