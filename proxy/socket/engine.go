@@ -56,7 +56,7 @@ const (
 
 	// burst is by how much more workers than IdleWorkers may wait for a moment: a load that comes in waves, as the streams
 	// of HTTP/2 connections do, would otherwise make and drop them all the time.
-	burst = 8
+	burst = 4
 )
 
 // NewEngine starts an engine. Close ends it.
