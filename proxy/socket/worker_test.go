@@ -23,7 +23,7 @@ func (e *Engine) waiting() int {
 // comes, as many are left as may be.
 func TestWorkersAfterABurst(t *testing.T) {
 	t.Parallel()
-	const kept, many = 4, 24
+	const kept, many = 4, 4 * burst
 	e, err := NewEngine(Options{Sets: 1, IdleWorkers: kept})
 	if err != nil {
 		t.Fatal(err)
