@@ -85,7 +85,7 @@ pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under
 	test/pgo.sh $(BENCHDIR)/bench
 
 soak: ## Chaos under the race detector, of SESSIONS connections (default 20000, some ten minutes)
-	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.sessions=$(SESSIONS)
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.http2 -chaos.sessions=$(SESSIONS)
 
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...

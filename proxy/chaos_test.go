@@ -31,6 +31,7 @@ import (
 var (
 	chaosSeed     = flag.Uint64("chaos.seed", 0, "the seed of TestChaos; 0 takes a new one")
 	chaosSessions = flag.Int("chaos.sessions", 600, "the client connections of TestChaos")
+	chaosHTTP2    = flag.Bool("chaos.http2", false, "HTTP/2 among the clients and upstreams of TestChaos, as in make soak")
 )
 
 // The parts of TestChaos that run at a time.
@@ -129,7 +130,7 @@ func runChaos(t *testing.T, seed uint64) {
 		clients.Go(func() {
 			d := newDice(seed, uint64(i)+100)
 			for range *chaosSessions / chaosClients {
-				if d.n(3) == 0 {
+				if d.n(3) == 0 && *chaosHTTP2 {
 					c.session2(d)
 				} else {
 					c.session(d)
@@ -166,7 +167,7 @@ func (c *chaos) configure(addrs []string, n int) {
 	}
 	name := fmt.Sprintf("v%d", n%7)
 	one, two := cluster(name, some()...), cluster("steady", addrs...)
-	if d.n(3) == 0 {
+	if d.n(3) == 0 && *chaosHTTP2 {
 		one = cluster2(name, c.second[d.n(len(c.second)):]...)
 	}
 	for _, x := range []*mesh.Cluster{one, two} {
