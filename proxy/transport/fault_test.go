@@ -367,6 +367,9 @@ func TestTryWrite(t *testing.T) {
 			}
 		}
 	})
+	for end := time.Now().Add(20 * time.Second); full.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		// Nobody reads before the socket was full.
+	}
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("got %d bytes, %v", len(got), err)
