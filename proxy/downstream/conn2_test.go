@@ -208,8 +208,9 @@ func TestHTTP2(t *testing.T) {
 			cl.CloseIdleConnections() // which streams that are just ending hold up
 		}
 		r.waitConns(0)
-		if all, second, first := r.count(metrics.DownstreamCxTotal), r.count(metrics.DownstreamCxHTTP2Total), r.count(metrics.DownstreamCxHTTP1Total); all != second || first != 0 {
-			t.Errorf("%d connections, %d of HTTP/2, %d of HTTP/1", all, second, first)
+		// The client may open connections that it then has no use for and closes before a byte: they have no protocol.
+		if second, first := r.count(metrics.DownstreamCxHTTP2Total), r.count(metrics.DownstreamCxHTTP1Total); second == 0 || first != 0 {
+			t.Errorf("%d connections of HTTP/2, %d of HTTP/1", second, first)
 		}
 	}
 }
