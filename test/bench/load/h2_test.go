@@ -205,6 +205,9 @@ func (f *framed) serve(clock *atomic.Int64, answer func(f *framed, id uint32) bo
 		case (h.Type == http2.FrameHeaders || h.Type == http2.FrameData) && h.Flags.Has(http2.FlagHeadersEndStream):
 			clock.Add(int64(time.Second))
 			if !answer(f, h.StreamID) {
+				// An end with an acknowledgement unread would be a reset.
+				_ = f.conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, f.conn)
 				return
 			}
 		}
