@@ -9,6 +9,10 @@
 // the sink is closed. Then the client is made anew, and what it had not heard of is sent again: such events may be there
 // twice, with the same id.
 //
+// Order within a key holds over lost connections, lost acknowledgements and new leaders. Where the cluster refuses a batch for
+// another reason that may pass (the right to write was taken away, say), the client has sent the next ones already, and they may
+// be stored before it: after such a refusal, which is logged and counted, streamseq tells the order.
+//
 // Records follow the CloudEvents Kafka protocol binding 1.0: the binary mode has the attributes as headers ce_* and the
 // data as value, the structured mode has the whole event as value.
 package kafka
