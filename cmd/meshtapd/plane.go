@@ -64,7 +64,6 @@ func openPlane(ctx context.Context, c planeConfig) (*plane, error) {
 }
 
 func (p *plane) close() {
-	p.source.Close()
 	for _, ln := range []net.Listener{p.proxies, p.adminSocket} {
 		if ln != nil {
 			ln.Close()

@@ -56,6 +56,7 @@ type File struct {
 	cfg        Config
 	log        *zap.Logger
 	newWatcher func() (*fsnotify.Watcher, error)
+	reload     chan struct{}
 
 	// Owned by the goroutine in Run. watcher is nil where there can be none.
 	watcher *fsnotify.Watcher
@@ -71,7 +72,18 @@ func New(cfg Config, log *zap.Logger) *File {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = DefaultMaxBytes
 	}
-	return &File{cfg: cfg, log: log, names: map[string]bool{}, newWatcher: fsnotify.NewWatcher}
+	return &File{cfg: cfg, log: log, names: map[string]bool{}, newWatcher: fsnotify.NewWatcher, reload: make(chan struct{}, 1)}
+}
+
+// Open reads a file that Run is to follow from then on: Run tells the texts that come after the one that Open returns.
+func Open(cfg Config, log *zap.Logger) (*File, []byte, error) {
+	f := New(cfg, log)
+	text, err := f.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	f.text = text
+	return f, bytes.Clone(text), nil
 }
 
 // Run tells the text of the file, and each one that differs from the one before, until ctx ends; it returns nil then. A
@@ -87,11 +99,17 @@ func (f *File) Run(ctx context.Context, tell func(text []byte, err error)) error
 		defer w.Close()
 		f.watcher, events, problems = w, w.Events, w.Errors
 	}
-	complete := f.read(tell)
+	// What Open has read may have changed since, and may be being written now.
+	waiting := f.text != nil
 	quiet, most := time.NewTimer(settle), time.NewTimer(settleMost)
-	quiet.Stop()
-	most.Stop()
-	waiting := false
+	complete := false
+	if waiting {
+		complete = f.watch() == nil
+	} else {
+		quiet.Stop()
+		most.Stop()
+		complete = f.read(tell)
+	}
 	for {
 		var retry <-chan time.Time
 		if !complete {
@@ -115,6 +133,7 @@ func (f *File) Run(ctx context.Context, tell func(text []byte, err error)) error
 			continue
 		case err := <-problems:
 			f.log.Warn("a change of a file may have gone by; it is read again", zap.String("file", f.cfg.Path), zap.Error(err))
+		case <-f.reload:
 		case <-quiet.C:
 		case <-most.C:
 		case <-retry:
@@ -123,6 +142,14 @@ func (f *File) Run(ctx context.Context, tell func(text []byte, err error)) error
 		quiet.Stop()
 		most.Stop()
 		complete = f.read(tell)
+	}
+}
+
+// Reload has Run read the file now, changed or not. It may be called from any goroutine.
+func (f *File) Reload() {
+	select {
+	case f.reload <- struct{}{}:
+	default: // it will
 	}
 }
 
