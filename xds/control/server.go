@@ -246,7 +246,7 @@ func (c *callbacks) join(n Node) *view {
 	}
 	var ctx context.Context
 	ctx, v.cancel = context.WithCancel(context.Background())
-	c.wg.Go(func() { v.run(ctx) })
+	c.wg.Go(func() { v.run(ctx, &r) })
 	c.views[n] = v
 	return v
 }

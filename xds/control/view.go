@@ -109,9 +109,8 @@ func (v *view) latest() *Resources {
 	return v.target
 }
 
-// run rolls out each new target until ctx ends.
-func (v *view) run(ctx context.Context) {
-	done := v.latest()
+// run rolls out each target that comes after done, with which the view was made, until ctx ends.
+func (v *view) run(ctx context.Context, done *Resources) {
 	for {
 		select {
 		case <-ctx.Done():
