@@ -68,6 +68,7 @@ type Sink struct {
 	js      jetstream.JetStream
 	stop    chan struct{} // closed by Close
 	waiting sync.WaitGroup
+	order   eventtap.Order
 	subject []byte
 	conns   uint64                // what connections was at the last Send
 	unknown atomic.Int64          // batches that were published and not answered
@@ -121,6 +122,7 @@ func (s *Sink) Open(ctx context.Context) error {
 		return err
 	}
 	s.conn, s.js, s.stop = conn, js, make(chan struct{})
+	s.order.Reset()
 	return nil
 }
 
@@ -167,22 +169,30 @@ var errAnew = errors.New("the connection was made anew")
 // Send publishes the batch, and returns before it is acknowledged. It publishes nothing behind an event that could not
 // be published, or that may have been lost with a connection.
 func (s *Sink) Send(_ context.Context, b *eventtap.Batch, done func(error)) {
+	if err := s.order.Begin(b); err != nil {
+		done(wrap("publish", err))
+		return
+	}
+	end := func(err error) {
+		s.order.End(b, err)
+		done(err)
+	}
 	conns := s.connections()
 	switch {
 	case s.conn.IsClosed():
-		done(s.closed())
+		end(s.closed())
 		return
 	case !s.conn.IsConnected():
-		done(s.disconnected())
+		end(s.disconnected())
 		return
 	case s.unknown.Load() > 0 && conns != s.conns:
-		done(wrap("publish", errAnew))
+		end(wrap("publish", errAnew))
 		return
 	}
 	s.conns = conns
 	if s.cfg.Batch {
 		ack, err := s.publish(s.cfg.Prefix+".batch", string(b.ID(nil)), b.Body)
-		s.answer(done, func() error { return outcome(b, s.wait(ack, err)) })
+		s.answer(end, func() error { return outcome(b, s.wait(ack, err)) })
 		return
 	}
 	acks := make([]jetstream.PubAckFuture, len(b.Events))
@@ -200,19 +210,19 @@ func (s *Sink) Send(_ context.Context, b *eventtap.Batch, done func(error)) {
 			break
 		}
 	}
-	s.answer(done, func() error { return s.collect(b, acks, errs) })
+	s.answer(end, func() error { return s.collect(b, acks, errs) })
 }
 
 // connections counts the connections that the client has made.
 func (s *Sink) connections() uint64 { return s.conn.Stats().Reconnects }
 
-// answer calls done with what becomes of a batch that was published.
-func (s *Sink) answer(done func(error), wait func() error) {
+// answer calls end with what becomes of a batch that was published.
+func (s *Sink) answer(end func(error), wait func() error) {
 	s.unknown.Add(1)
 	s.waiting.Go(func() {
 		err := wait()
 		s.unknown.Add(-1)
-		done(err)
+		end(err)
 	})
 }
 

@@ -289,23 +289,27 @@ func TestNothingOvertakesAConnection(t *testing.T) {
 	}
 	defer s.Close(t.Context())
 	done := make(chan error, 1)
-	send := func() error {
-		s.Send(t.Context(), oneEvent(), func(err error) { done <- err })
+	send := func(b *eventtap.Batch) error {
+		s.Send(t.Context(), b, func(err error) { done <- err })
 		return <-done
 	}
-	if err := send(); err != nil {
+	if err := send(oneEvent()); err != nil {
 		t.Fatal(err)
 	}
 	s.unknown.Add(1)
-	if err := send(); err != nil {
+	if err := send(oneEvent()); err != nil {
 		t.Errorf("on the same connection: %v", err)
 	}
 	s.conns++ // as if the one that is there were another
-	if err := send(); !errors.Is(err, errAnew) {
+	failed := oneEvent()
+	if err := send(failed); !errors.Is(err, errAnew) {
 		t.Errorf("on another connection: %v", err)
 	}
+	if err := send(oneEvent()); !errors.Is(err, eventtap.ErrBehind) {
+		t.Errorf("behind one that failed: %v", err)
+	}
 	s.unknown.Add(-1)
-	if err := send(); err != nil {
+	if err := send(failed); err != nil {
 		t.Errorf("after the answer: %v", err)
 	}
 }
