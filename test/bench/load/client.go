@@ -12,6 +12,7 @@ import (
 // client is one connection to the proxy, or with churn one after another; in HTTP/2 it is one stream after another.
 type client struct {
 	over    *session // HTTP/2: what its streams are on; descriptor, bytes and message are the session's then
+	open    *stream  // that its messages go on; nil where there is none
 	fd      int      // -1: not connected
 	busy    bool
 	closing bool  // the answer has come; the proxy is to close

@@ -67,8 +67,12 @@ func (j *Job) asks() []hpack.HeaderField {
 }
 
 func (j *Job) target(method string) []hpack.HeaderField {
+	scheme := "http"
+	if j.TLS {
+		scheme = "https"
+	}
 	return []hpack.HeaderField{
-		{Name: ":method", Value: method}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: j.Host}, {Name: ":path", Value: j.Path},
+		{Name: ":method", Value: method}, {Name: ":scheme", Value: scheme}, {Name: ":authority", Value: j.Host}, {Name: ":path", Value: j.Path},
 	}
 }
 

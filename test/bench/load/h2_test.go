@@ -4,12 +4,14 @@ package load
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/netip"
 	"strings"
@@ -56,6 +58,11 @@ func TestHTTP2WithoutProxy(t *testing.T) {
 		{"more than the windows", func(j *Job) { j.Body, j.Upload, j.Measure = 3<<20, 100<<10, time.Second }},
 		{"gRPC", func(j *Job) { j.GRPC, j.Body, j.Upload = true, 64, 64 }},
 		{"gRPC with large messages", func(j *Job) { j.GRPC, j.Body, j.Upload, j.Measure = true, 2<<20, 2<<20, time.Second }},
+		{"gRPC streams", func(j *Job) { j.GRPC, j.Streaming, j.Body, j.Upload = true, true, 64, 64 }},
+		{"gRPC streams with a rate", func(j *Job) { j.GRPC, j.Streaming, j.Body, j.Upload, j.Rate = true, true, 64, 64, 500 }},
+		{"gRPC streams of large messages", func(j *Job) {
+			j.GRPC, j.Streaming, j.Body, j.Upload, j.Measure = true, true, 2<<20, 2<<20, time.Second
+		}},
 		{"no body", func(j *Job) { j.Body = 0 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,6 +97,8 @@ func TestThroughNetHTTP(t *testing.T) {
 		{"up", func(j *Job) { j.Down, j.Streams = HTTP1, 0 }},
 		{"uploads", func(j *Job) { j.Upload, j.Body = 200<<10, 200<<10 }},
 		{"gRPC", func(j *Job) { j.GRPC, j.Upload, j.Body = true, 64, 64 }},
+		{"TLS", func(j *Job) { j.TLS = true }},
+		{"TLS with uploads", func(j *Job) { j.TLS, j.Upload, j.Body = true, 200<<10, 200<<10 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -143,9 +152,21 @@ func proxy(t *testing.T, j *Job, seen *sync.Map) netip.AddrPort {
 		seen.Store("Traceparent", r.Header.Get("Traceparent"))
 		forward.ServeHTTP(w, r)
 	})}
+	if j.TLS {
+		s.Protocols.SetUnencryptedHTTP2(false)
+		s.Protocols.SetHTTP2(true)
+		certified := httptest.NewUnstartedServer(nil)
+		certified.StartTLS()
+		s.TLSConfig = &tls.Config{Certificates: certified.TLS.Certificates}
+		certified.Close()
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		if j.TLS {
+			_ = s.ServeTLS(l, "", "")
+			return
+		}
 		_ = s.Serve(l)
 	}()
 	t.Cleanup(func() { _ = s.Close(); <-done; transport.CloseIdleConnections() })

@@ -188,6 +188,9 @@ func (s *session) data(id uint32, flags byte, p []byte) error {
 		s.out = appendWindow(s.output(), id, st.received)
 		st.received = 0
 	}
+	if s.loop.job.Streaming {
+		s.messages(st)
+	}
 	return nil
 }
 
@@ -246,7 +249,7 @@ func (s *session) push(st *stream) bool {
 			return false
 		}
 		flags := byte(0)
-		if n == len(st.unsent) && !st.trailers {
+		if n == len(st.unsent) && !st.trailers && !st.stands {
 			flags = flagEndStream
 		}
 		s.out = append(appendFrame(s.output(), n, frameData, flags, st.id), st.unsent[:n]...)
@@ -267,7 +270,7 @@ func (s *session) resume() {
 			return true // it was reset
 		}
 		all := s.push(st)
-		if all && !s.client {
+		if all && !s.client && !st.stands {
 			s.forget(st)
 		}
 		return all

@@ -35,6 +35,8 @@ type Job struct {
 	Host, Path string
 	// Down is what the clients speak and Up what the upstreams do.
 	Down, Up Protocol
+	// TLS makes the clients' connections secure, for HTTP/2 alone: TLS 1.3, the protocol by ALPN.
+	TLS bool
 	// Conns is the number of client connections, 1 to 10,000.
 	Conns int
 	// Streams is the number of requests that a connection with HTTP/2 has in flight, up to 1,000; 0 is 1. Each has due times
@@ -49,6 +51,9 @@ type Job struct {
 	// GRPC makes each request a unary call and each answer its result: messages of Upload and Body bytes, framed, and a
 	// status in trailers. Both sides must speak HTTP/2.
 	GRPC bool
+	// Streaming makes GRPC's calls streams in both directions that stand for as long as the job: a request is a message then,
+	// its answer the message that comes back on the same stream, and the next one goes when that is there.
+	Streaming bool
 	// Churn opens a connection for each request.
 	Churn bool
 	// Idle sends one request on each connection, or stream, and then keeps all of them open, instead of measuring for a
@@ -62,7 +67,7 @@ type Job struct {
 	Core, OwnCore int
 }
 
-// Protocol is a version of HTTP, without TLS. HTTP/2 is spoken with prior knowledge.
+// Protocol is a version of HTTP. Without TLS, HTTP/2 is spoken with prior knowledge.
 type Protocol uint8
 
 // The protocols.
@@ -118,6 +123,10 @@ func (j *Job) Validate() error {
 		return errors.New("load: connections per request are measured in HTTP/1.1 alone")
 	case j.GRPC && (j.Down != HTTP2 || j.Up != HTTP2):
 		return errors.New("load: gRPC needs HTTP/2 on both sides")
+	case j.TLS && j.Down != HTTP2:
+		return errors.New("load: TLS is for clients that speak HTTP/2")
+	case j.Streaming && (!j.GRPC || j.Idle):
+		return errors.New("load: streams of messages are calls of gRPC, and not idle")
 	case j.Held && (j.Up != HTTP2 || !j.Idle):
 		return errors.New("load: answers are held back by upstreams that speak HTTP/2, in jobs with Idle")
 	case j.Rate < 0 || j.Body < 0 || j.Upload < 0:

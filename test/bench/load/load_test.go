@@ -299,6 +299,8 @@ func TestValidate(t *testing.T) {
 		"too many streams":    func(j *Job) { j.Down, j.Streams = HTTP2, 1001 },
 		"churn in HTTP/2":     func(j *Job) { j.Down, j.Churn = HTTP2, true },
 		"gRPC over HTTP/1.1":  func(j *Job) { j.Down, j.GRPC = HTTP2, true },
+		"TLS with HTTP/1.1":   func(j *Job) { j.TLS = true },
+		"streams, no calls":   func(j *Job) { j.Down, j.Up, j.Streaming = HTTP2, HTTP2, true },
 		"held, and not idle":  func(j *Job) { j.Up, j.Held = HTTP2, true },
 		"held by HTTP/1.1":    func(j *Job) { j.Idle, j.Held = true, true },
 		"a negative upload":   func(j *Job) { j.Upload = -1 },

@@ -18,7 +18,8 @@ type session struct {
 	loop   *loop
 	fd     int // -1: not connected
 	client bool
-	index  int // of the upstream
+	index  int     // of the upstream
+	secure *secure // nil without TLS
 
 	greeted    bool   // the client's preface has come
 	begun      []byte // of a frame that has not come whole
@@ -49,6 +50,7 @@ type stream struct {
 	owner    *client // of a client's stream
 	unsent   []byte  // of the body
 	trailers bool    // go behind it
+	stands   bool    // nothing ends behind it: there will be more messages
 	window   int64   // what may be sent
 	received int64   // what came since the window was given back
 	body     int64   // what came
@@ -97,7 +99,9 @@ func (s *session) connect() bool {
 	fd, err := dial(from, sockaddr(l.job.Target))
 	if err == nil {
 		s.begin(fd)
-		err = l.add(fd, s, unix.EPOLLIN)
+		if err = l.add(fd, s, unix.EPOLLIN); err == nil && l.job.TLS {
+			s.secure, err = handshake(fd, l.job.Host)
+		}
 	}
 	if err != nil {
 		l.fault(&l.result.Errors, "%v", err)
@@ -108,21 +112,27 @@ func (s *session) connect() bool {
 	return true
 }
 
-// request opens a stream.
+// request opens a stream, or goes on with the one that stands.
 func (s *session) request(c *client) {
 	if !s.connect() {
 		c.busy = false
 		return
 	}
-	s.last += 2
-	st := s.open(s.last - 1)
-	st.owner, st.unsent = c, s.loop.up
-	flags := byte(flagEndHeaders)
-	if len(st.unsent) == 0 {
-		flags |= flagEndStream
+	st := c.open
+	if st == nil {
+		s.last += 2
+		st = s.open(s.last - 1)
+		st.owner = c
+		flags := byte(flagEndHeaders)
+		if len(s.loop.up) == 0 {
+			flags |= flagEndStream
+		}
+		s.send(&s.loop.asks, flags, st.id)
+		if st.stands = s.loop.job.Streaming; st.stands {
+			c.open = st
+		}
 	}
-	s.send(&s.loop.asks, flags, st.id)
-	if !s.push(st) {
+	if st.unsent = s.loop.up; !s.push(st) {
 		s.waiting = append(s.waiting, st)
 	}
 }
@@ -200,6 +210,9 @@ func (s *session) field(f hpack.HeaderField) {
 // ended is the end of a whole request or answer.
 func (s *session) ended(st *stream) error {
 	l := s.loop
+	if st.stands {
+		return fmt.Errorf("load: a stream that was to stand ended, with status %d", st.status)
+	}
 	if !s.client {
 		return s.answer(st)
 	}
@@ -216,6 +229,29 @@ func (s *session) ended(st *stream) error {
 	l.account(c, now, status, body)
 	l.done(c, now)
 	return nil
+}
+
+// messages takes what is whole of the messages on a stream that stands: an upstream sends one back for each, a client the
+// next.
+func (s *session) messages(st *stream) {
+	l := s.loop
+	for size := int64(len(l.down)); s.client && st.body >= size; {
+		st.body -= size
+		now := l.deps.Now()
+		l.account(st.owner, now, st.status, size)
+		l.done(st.owner, now)
+	}
+	for size := int64(len(l.up)); !s.client && st.body >= size; {
+		st.body -= size
+		l.result.Answers[s.index]++
+		if !st.stands {
+			st.stands = true
+			s.send(&l.answers, flagEndHeaders, st.id)
+		}
+		if st.unsent = l.down; !s.push(st) {
+			s.waiting = append(s.waiting, st)
+		}
+	}
 }
 
 // answer sends what each request gets, unless it is held back.
@@ -255,6 +291,7 @@ func (s *session) reset(id uint32, p []byte) error {
 	delete(s.streams, id)
 	if s.client {
 		l, c := s.loop, st.owner
+		c.open = nil
 		l.fault(&l.result.Errors, "the proxy reset a stream: code %d", binary.BigEndian.Uint32(p))
 		l.done(c, l.deps.Now())
 	}

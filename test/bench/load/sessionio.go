@@ -25,10 +25,28 @@ func (s *session) ready(l *loop, events uint32) {
 	case n == 0:
 		s.lost(&l.result.Errors, "the proxy closed a connection with %d requests on it", len(s.streams))
 	default:
-		if err := s.feed(l.scratch[:n]); err != nil {
+		if err := s.take(l.scratch[:n]); err != nil {
 			s.lost(&l.result.Bad, "%v", err)
 		}
 	}
+}
+
+// take takes bytes of the socket.
+func (s *session) take(p []byte) error {
+	if s.secure == nil {
+		return s.feed(p)
+	}
+	s.secure.in.Write(p)
+	for s.fd >= 0 {
+		p, err := s.secure.read()
+		if err != nil || len(p) == 0 {
+			return err
+		}
+		if err := s.feed(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // output returns the bytes to append to. They are sent at the end of the turn.
@@ -53,18 +71,23 @@ func (l *loop) flushAll() {
 }
 
 func (s *session) flush() {
-	if len(s.out) == 0 {
+	out := &s.out
+	if s.secure != nil {
+		s.secure.write(s.out)
+		s.out, out = s.out[:0], &s.secure.out
+	}
+	if len(*out) == 0 {
 		return
 	}
-	n, e := write(s.fd, s.out)
+	n, e := write(s.fd, *out)
 	if e != 0 && e != syscall.EAGAIN {
 		s.lost(&s.loop.result.Errors, "a connection: %v", e)
 		return
 	}
 	if e == 0 {
-		s.out = append(s.out[:0], s.out[n:]...)
+		*out = append((*out)[:0], (*out)[n:]...)
 	}
-	if len(s.out) > 0 {
+	if len(*out) > 0 {
 		s.full = true
 		s.loop.watch(s.fd, unix.EPOLLIN|unix.EPOLLOUT)
 	}
@@ -82,7 +105,7 @@ func (s *session) lost(count *uint64, format string, args ...any) {
 	}
 	now := l.deps.Now()
 	for _, st := range was {
-		if st.owner.busy = false; now < l.end {
+		if st.owner.busy, st.owner.open = false, nil; now < l.end {
 			l.done(st.owner, now)
 		}
 	}

@@ -23,7 +23,10 @@ const (
 	checks    = 10 // requests of the first check
 	answer    = "{\"answer\": 42}"
 	grpcType  = "application/grpc"
-	etag      = `"33a64df551425fcc55e4d42a148795d9f25f89d4"`
+	// streamHeader asks an origin to send messages back one by one.
+	streamHeader  = "X-Bench-Stream"
+	streamMessage = "\x00\x00\x00\x00\x05hello"
+	etag          = `"33a64df551425fcc55e4d42a148795d9f25f89d4"`
 )
 
 // origin is an upstream that remembers what reached it.
@@ -40,6 +43,10 @@ type received struct {
 }
 
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get(streamHeader) != "" {
+		echo(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	o.mu.Lock()
 	o.seen = append(o.seen, received{
@@ -58,6 +65,21 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	_, _ = io.WriteString(w, answer)
+}
+
+// echo sends back what comes as it comes, as a call.
+func echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", grpcType)
+	w.Header().Set("Trailer", "Grpc-Status")
+	for buf := make([]byte, 1<<10); ; {
+		n, err := r.Body.Read(buf)
+		_, _ = w.Write(buf[:n])
+		_ = http.NewResponseController(w).Flush()
+		if err != nil {
+			break
+		}
+	}
+	w.Header().Set("Grpc-Status", "0")
 }
 
 func (o *origin) count() int {
@@ -92,20 +114,38 @@ func Check(ctx context.Context, at Place) error {
 		}()
 		defer func() { _ = s.Close(); <-done }()
 	}
-	client := &http.Client{
-		Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 1, Protocols: protocols(at.Down2)},
-		Timeout:   10 * time.Second,
-	}
+	transport := &http.Transport{DisableCompression: true, MaxConnsPerHost: 1, Protocols: protocols(at.Down2)}
+	client := &http.Client{Transport: transport, Timeout: 10 * time.Second}
 	defer client.CloseIdleConnections()
-	c := &check{client: client, base: "http://" + at.Listen.String(), down: version(at.Down2), up: version(at.Up2)}
+	base := "http://" + at.Listen.String()
+	if at.TLS {
+		var err error
+		if transport.TLSClientConfig, err = trust(at.Identity()); err != nil {
+			return fmt.Errorf("peer: %w", err)
+		}
+		transport.Protocols.SetUnencryptedHTTP2(false)
+		transport.Protocols.SetHTTP2(true)
+		base = "https://" + at.Listen.String()
+	}
+	c := &check{client: client, base: base, down: version(at.Down2), up: version(at.Up2)}
 	c.routes(ctx, origins)
 	c.fields(ctx, origins)
 	c.upload(ctx, origins)
 	if !at.Down2 {
 		c.hangUp(ctx)
 	}
+	if at.TLS {
+		if resp, _ := c.ask(ctx, http.MethodGet, checkHost, checkPath, nil); resp != nil {
+			if err := sealed(resp.TLS); err != nil {
+				c.fail("%w", err)
+			}
+		}
+	}
 	if at.GRPC {
 		c.call(ctx)
+	}
+	if at.Streaming {
+		c.stream(ctx)
 	}
 	return errors.Join(c.failed...)
 }
@@ -262,8 +302,7 @@ func (c *check) hangUp(ctx context.Context) {
 
 // call looks whether a call has a message and a status behind it.
 func (c *check) call(ctx context.Context) {
-	message := "\x00\x00\x00\x00\x05hello"
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+checkPath, strings.NewReader(message))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+checkPath, strings.NewReader(streamMessage))
 	if err != nil {
 		c.fail("%w", err)
 		return
@@ -278,7 +317,51 @@ func (c *check) call(ctx context.Context) {
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode != 200 || string(b) != message || resp.Trailer.Get("Grpc-Status") != "0" {
+	if err != nil || resp.StatusCode != 200 || string(b) != streamMessage || resp.Trailer.Get("Grpc-Status") != "0" {
 		c.fail("a call has status %d, message %q, grpc-status %q: %v", resp.StatusCode, b, resp.Trailer.Get("Grpc-Status"), err)
+	}
+}
+
+// stream looks whether messages go both ways on a stream as they come: the second goes when the first is back.
+func (c *check) stream(ctx context.Context) {
+	body, to := io.Pipe()
+	defer to.Close()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+checkPath, body)
+	if err != nil {
+		c.fail("%w", err)
+		return
+	}
+	r.Host = checkHost
+	r.Header.Set("Content-Type", grpcType)
+	r.Header.Set("Te", "trailers")
+	r.Header.Set(streamHeader, "1")
+	first := make(chan struct{})
+	go func() {
+		defer close(first)
+		_, _ = io.WriteString(to, streamMessage)
+	}()
+	resp, err := c.client.Do(r)
+	if err != nil {
+		c.fail("a stream has no answer: %w", err)
+		return
+	}
+	defer resp.Body.Close()
+	<-first
+	got := make([]byte, len(streamMessage))
+	for i := range 3 {
+		if i > 0 {
+			_, err = io.WriteString(to, streamMessage)
+		}
+		if err == nil {
+			_, err = io.ReadFull(resp.Body, got)
+		}
+		if err != nil || string(got) != streamMessage {
+			c.fail("message %d of a stream comes back as %q: %v", i, got, err)
+			return
+		}
+	}
+	_ = to.Close()
+	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 || resp.Trailer.Get("Grpc-Status") != "0" {
+		c.fail("a stream ends with %q, grpc-status %q: %v", rest, resp.Trailer.Get("Grpc-Status"), err)
 	}
 }

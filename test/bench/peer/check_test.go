@@ -133,8 +133,19 @@ func TestCheck(t *testing.T) {
 		{"HTTP/2 down", func(p *proxy) { p.at.Wire = Wire{Down2: true} }, ""},
 		{"HTTP/2 up", func(p *proxy) { p.at.Wire = Wire{Up2: true} }, ""},
 		{"HTTP/1.1 up instead", func(p *proxy) { p.at.Wire, p.noHTTP2 = Wire{Down2: true, Up2: true}, true }, "status 502"},
-		{"calls", func(p *proxy) { p.at.Wire = Wire{true, true, true} }, ""},
-		{"calls without a status", func(p *proxy) { p.at.Wire, p.edit = Wire{true, true, true}, noStatus }, `grpc-status ""`},
+		{"calls", func(p *proxy) { p.at.Wire = Wire{Down2: true, Up2: true, GRPC: true} }, ""},
+		{"calls without a status", func(p *proxy) { p.at.Wire, p.edit = Wire{Down2: true, Up2: true, GRPC: true}, noStatus }, `grpc-status ""`},
+		{"streams", func(p *proxy) { p.at.Wire = Wire{Down2: true, Up2: true, GRPC: true, Streaming: true} }, ""},
+		{"streams of one message", func(p *proxy) {
+			p.at.Wire = Wire{Down2: true, Up2: true, GRPC: true, Streaming: true}
+			p.edit = func(r *http.Response) error {
+				r.Body = struct {
+					io.Reader
+					io.Closer
+				}{io.LimitReader(r.Body, int64(len(streamMessage))), r.Body}
+				return nil
+			}
+		}, "message 1 of a stream"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

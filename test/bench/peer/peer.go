@@ -24,11 +24,14 @@ import (
 //go:embed templates
 var templates embed.FS
 
-// Wire is what is spoken on both sides of a peer: HTTP/2 without TLS, with prior knowledge, or HTTP/1.1.
+// Wire is what is spoken on both sides of a peer: HTTP/2, without TLS by prior knowledge, or HTTP/1.1.
 type Wire struct {
 	Down2, Up2 bool
-	// GRPC says that the requests are calls; both sides speak HTTP/2 then.
-	GRPC bool
+	// GRPC says that the requests are calls; both sides speak HTTP/2 then. Streaming says that the calls are streams that
+	// stand.
+	GRPC, Streaming bool
+	// TLS says that clients speak TLS 1.3, and choose HTTP/2 by ALPN.
+	TLS bool
 }
 
 // Place is where a peer listens and whom it calls.
@@ -43,6 +46,9 @@ type Place struct {
 	// Cgroup is that of a cgroup2 in which the peer begins; nil leaves it where its caller is.
 	Cgroup *os.File
 }
+
+// Identity is the file with the peer's key and certificate, where the wire wants one.
+func (p Place) Identity() string { return filepath.Join(p.Dir, "identity.pem") }
 
 // Peer is one of the proxies.
 type Peer struct {
@@ -151,6 +157,9 @@ func All() []Peer {
 				}
 				if p.Up2 {
 					args = append(args, "-up2")
+				}
+				if p.TLS {
+					args = append(args, "-identity", p.Identity())
 				}
 				return args
 			},
@@ -276,6 +285,14 @@ type cluster struct {
 type input struct {
 	Place
 	Meshtap bool
+}
+
+// Limit is how long a request may take: streams that stand are not limited, where the limit is one for the whole.
+func (in input) Limit() string {
+	if in.Streaming {
+		return "0s"
+	}
+	return "15s"
 }
 
 // Cluster returns one of the two clusters.

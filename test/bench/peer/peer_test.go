@@ -38,7 +38,11 @@ func TestConfigurations(t *testing.T) {
 		}
 	}
 	nginx := find(t, "nginx")
-	all = append(all, variant{nginx, "-h2-h1", Wire{Down2: true}}, variant{nginx, "-grpc", Wire{true, true, true}})
+	all = append(all, variant{nginx, "-h2-h1", Wire{Down2: true}}, variant{nginx, "-grpc", Wire{Down2: true, Up2: true, GRPC: true}})
+	for _, name := range []string{"meshtap", "envoy", "haproxy", "nginx", "net/http"} {
+		all = append(all, variant{find(t, name), "-tls", Wire{Down2: true, TLS: true}})
+	}
+	all = append(all, variant{find(t, "envoy"), "-stream", Wire{Down2: true, Up2: true, GRPC: true, Streaming: true}})
 	for _, v := range all {
 		p := v.peer
 		t.Run(p.Name+v.suffix, func(t *testing.T) {
@@ -75,7 +79,7 @@ func TestConfigurations(t *testing.T) {
 // What Envoy and Meshtap are given differs in Meshtap's extensions alone.
 func TestEnvoyHasNothingOfMeshtap(t *testing.T) {
 	t.Parallel()
-	for _, w := range []Wire{{}, {Down2: true, Up2: true}} {
+	for _, w := range []Wire{{}, {Down2: true, Up2: true}, {Down2: true, TLS: true}} {
 		envoyHasNothingOfMeshtap(t, w)
 	}
 }
@@ -105,7 +109,7 @@ func envoyHasNothingOfMeshtap(t *testing.T, w Wire) {
 // Who cannot do a row says why, and nobody else is left out.
 func TestCannot(t *testing.T) {
 	t.Parallel()
-	both, call := Wire{Down2: true, Up2: true}, Wire{true, true, true}
+	both, call := Wire{Down2: true, Up2: true}, Wire{Down2: true, Up2: true, GRPC: true}
 	for _, p := range All() {
 		want := map[string][]Wire{"nginx": {{Up2: true}, both}, "mosn": {{Down2: true}, {Up2: true}, both, call}}[p.Name]
 		for _, w := range []Wire{{}, {Down2: true}, {Up2: true}, both, call} {

@@ -38,6 +38,11 @@ func (p *Peer) Start(ctx context.Context, found Program, at Place, core int) (*R
 	if err := os.MkdirAll(at.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("peer: %w", err)
 	}
+	if at.TLS {
+		if err := Issue(at.Identity()); err != nil {
+			return nil, fmt.Errorf("peer: %w", err)
+		}
+	}
 	text, err := p.Config(at)
 	if err != nil {
 		return nil, err

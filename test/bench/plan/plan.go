@@ -82,7 +82,7 @@ func http1() []Row {
 	}
 }
 
-// http2 are the rows with HTTP/2, without TLS, on either side or on both.
+// http2 are the rows with HTTP/2 on either side or on both.
 func http2() []Row {
 	both := load.Job{Conns: 8, Streams: 32, Body: 1 << 10, Down: load.HTTP2, Up: load.HTTP2}
 	with := func(change func(*load.Job)) load.Job {
@@ -102,6 +102,10 @@ func http2() []Row {
 			Name: "h2-h1", Title: "HTTP/2 down, 8 x 32, HTTP/1.1 up, 1 KiB, saturation", Job: with(func(j *load.Job) { j.Up = load.HTTP1 }),
 		},
 		{
+			Name: "h2-tls-1k", Title: "HTTP/2 over TLS 1.3 down, 8 x 32, HTTP/1.1 up, 1 KiB, saturation",
+			Job: with(func(j *load.Job) { j.TLS, j.Up = true, load.HTTP1 }),
+		},
+		{
 			Name: "h1-h2", Title: "HTTP/1.1 down, 64 connections, HTTP/2 up, 1 KiB, saturation",
 			Job: load.Job{Conns: 64, Body: 1 << 10, Up: load.HTTP2},
 		},
@@ -109,6 +113,12 @@ func http2() []Row {
 			Name: "grpc-unary", Title: "gRPC unary, 8 x 32, messages of 64 bytes, saturation",
 			Job:   with(func(j *load.Job) { j.GRPC, j.Body, j.Upload, j.Path = true, 64, 64, Service }),
 			Goals: []Goal{{"meshtap", CPU, "envoy", 0.35, 0.50}},
+		},
+		{
+			Name: "grpc-stream", Title: "gRPC streams, 8 x 32 that stand, messages of 64 bytes there and back, saturation",
+			Job: with(func(j *load.Job) {
+				j.GRPC, j.Streaming, j.Body, j.Upload, j.Path = true, true, 64, 64, Service
+			}),
 		},
 		{
 			Name: "h2-idle", Title: "memory, 5,000 idle HTTP/2 connections",

@@ -24,18 +24,34 @@ func main() {
 	v2 := flag.String("v2", "", "`address` of the second cluster")
 	down2 := flag.Bool("down2", false, "listen for HTTP/2 without TLS")
 	up2 := flag.Bool("up2", false, "speak HTTP/2 without TLS to the clusters")
+	identity := flag.String("identity", "", "`file` with key and certificate; empty listens without TLS")
 	flag.Parse()
 	runtime.GOMAXPROCS(1)
 	h := router(cluster(*up2, strings.Split(*v1, ",")...), cluster(*up2, *v2))
-	if err := server(*listen, h, *down2).ListenAndServe(); err != nil {
+	l, err := net.Listen("tcp", *listen)
+	if err == nil {
+		err = serve(server(h, *down2), l, *identity)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "reverseproxy:", err)
 		os.Exit(1)
 	}
 }
 
-func server(listen string, h http.Handler, http2 bool) *http.Server {
+// serve serves, over TLS where there is a file with key and certificate.
+func serve(s *http.Server, l net.Listener, identity string) error {
+	if identity == "" {
+		return s.Serve(l)
+	}
+	http2 := s.Protocols.UnencryptedHTTP2()
+	s.Protocols.SetUnencryptedHTTP2(false)
+	s.Protocols.SetHTTP2(http2)
+	return s.ServeTLS(l, identity, identity)
+}
+
+func server(h http.Handler, http2 bool) *http.Server {
 	return &http.Server{
-		Addr: listen, Handler: h, Protocols: protocols(http2),
+		Handler: h, Protocols: protocols(http2),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Hour,
 	}
 }

@@ -14,7 +14,9 @@ import (
 // The program does the job that it is compared by, over each wire.
 func TestJob(t *testing.T) {
 	t.Parallel()
-	for _, w := range []peer.Wire{{}, {Down2: true}, {Up2: true}, {Down2: true, Up2: true}, {Down2: true, Up2: true, GRPC: true}} {
+	for _, w := range []peer.Wire{{}, {Down2: true}, {Up2: true}, {Down2: true, Up2: true}, {Down2: true, Up2: true, GRPC: true},
+		{Down2: true, Up2: true, GRPC: true, Streaming: true}, {Down2: true, TLS: true},
+	} {
 		t.Run(fmt.Sprintf("%+v", w), func(t *testing.T) {
 			t.Parallel()
 			job(t, w)
@@ -37,11 +39,19 @@ func job(t *testing.T, w peer.Wire) {
 		_ = l.Close() // the check listens there
 	}
 	place := peer.Place{Wire: w, Listen: at[0], Upstreams: [2]netip.AddrPort{at[1], at[2]}, Other: at[3]}
-	s := server("", router(cluster(w.Up2, at[1].String(), at[2].String()), cluster(w.Up2, at[3].String())), w.Down2)
+	identity := ""
+	if w.TLS {
+		place.Dir = t.TempDir()
+		identity = place.Identity()
+		if err := peer.Issue(identity); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := server(router(cluster(w.Up2, at[1].String(), at[2].String()), cluster(w.Up2, at[3].String())), w.Down2)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.Serve(listeners[0])
+		_ = serve(s, listeners[0], identity)
 	}()
 	defer func() { _ = s.Close(); <-done }()
 	if err := peer.Check(t.Context(), place); err != nil {

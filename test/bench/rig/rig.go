@@ -295,7 +295,8 @@ func (r *rig) possible() (n int) {
 
 // wire is what is spoken in a row.
 func wire(row *plan.Row) peer.Wire {
-	return peer.Wire{Down2: row.Job.Down == load.HTTP2, Up2: row.Job.Up == load.HTTP2, GRPC: row.Job.GRPC}
+	j := &row.Job
+	return peer.Wire{Down2: j.Down == load.HTTP2, Up2: j.Up == load.HTTP2, GRPC: j.GRPC, Streaming: j.Streaming, TLS: j.TLS}
 }
 
 // rotated is who comes k-th where the order begins one further each time: ABC, BCA, CAB.
