@@ -15,6 +15,7 @@ PGO      ?= auto
 BENCHDIR := $(CACHE)/bench-peers
 ROUNDS   ?= 5
 SESSIONS ?= 20000
+MINUTES  ?= 10
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
@@ -75,6 +76,11 @@ bench-peers: ## Fetch the proxies that make bench compares with, into .cache
 	cd test/bench && $(GO) build -o ../../$(BENCHDIR)/ . ./reverseproxy
 	$(BENCHDIR)/bench peers
 
+bench-tap: ## What the event tap costs: a table, and .cache/bench-tap.json; ROUNDS=5, TAPFLAGS="-kafka HOST:PORT" for a real broker
+	@mkdir -p $(CACHE)
+	$(GO) build -o $(CACHE)/tapbench ./test/tapbench
+	$(CACHE)/tapbench -rounds $(ROUNDS) -json $(CACHE)/bench-tap.json $(TAPFLAGS)
+
 bench-compare: ## Say what changed between two results: OLD=FILE NEW=FILE
 	cd test/bench && $(GO) run . compare $(abspath $(OLD)) $(abspath $(NEW))
 
@@ -84,8 +90,11 @@ bench-doc: ## Write docs/perf.md and its charts from a result: JSON=FILE
 pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under the benchmark's loads
 	test/pgo.sh $(BENCHDIR)/bench
 
-soak: ## Chaos under the race detector, of SESSIONS connections (default 20000, some ten minutes)
+soak: ## Chaos under the race detector, of SESSIONS connections (default 20000), and grpc-go, ghz and h2load for MINUTES each (10)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.http2 -chaos.sessions=$(SESSIONS)
+	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) test -count=1 -v -tags http2 -timeout 4h ./test/http2 -run 'Soak$$' -soak.for=$(MINUTES)m -soak.every=5s
+	SOAK=1 $(GO) test -count=1 -v -timeout 90m ./test/e2e -run '^(TestChangesUnderLoad|TestControlPlaneRestarts|TestManyResources|TestClusterFlaps|TestEndpointsGoAndComeBack|TestStartsFromTheDisk)$$'
+	$(GO) test -count=1 -v -timeout 30m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane)$$'
 
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...
@@ -132,4 +141,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop buses bench bench-peers bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race rules fuzz netns e2e interop buses bench bench-peers bench-tap bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean

@@ -111,6 +111,7 @@ const (
 	tapPending
 	tapOff
 	tapThinned
+	tapFilterErrors
 	tapDropped // one for each reason
 )
 
@@ -133,6 +134,8 @@ var tapSchema = &stats.Schema{Name: "meshtap.tap", Own: true, Defs: append([]sta
 	tapPending:  {Name: "pending", Kind: stats.Gauge},
 	tapOff:      {Name: "policy_off", Prom: "policy_off_total"},
 	tapThinned:  {Name: "policy_sampled", Prom: "policy_sampled_total"},
+
+	tapFilterErrors: {Name: "filter_errors", Prom: "filter_errors_total"},
 }, droppedDefs()...)}
 
 var sinkSchema = &stats.Schema{Name: "meshtap.tap.sink", Own: true, Defs: append([]stats.Def{

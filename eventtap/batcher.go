@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -39,6 +40,9 @@ type batcher struct {
 	rate uint32
 	keep bool
 	hash uint64
+	// filter is that of the record, nil where there is none; left says that it leaves the event out.
+	filter *filter.Filter
+	left   bool
 	// ring is where the record comes from.
 	ring   *ring
 	causes causes
@@ -168,17 +172,20 @@ func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events 
 	if len(b.items) == 0 {
 		return false, 0
 	}
-	var failed uint64
+	var failed, left uint64
 	for _, it := range b.items {
 		if it.loss.count > 0 {
 			b.lose(it.loss)
 			continue
 		}
 		events++
+		b.filter, b.left = it.filter, false
 		if !t.encode(it.b, fill) {
 			failed++
 			now := time.Now().UnixNano()
 			b.lose(loss{reason: Internal, count: 1, firstTime: now, lastTime: now})
+		} else if b.left {
+			left++
 		}
 		if len(b.jsonBuf) > bufFull || len(b.protoBuf) > bufFull {
 			t.handOver()
@@ -189,19 +196,21 @@ func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events 
 	defer r.mu.Unlock()
 	r.pending -= events
 	r.dropped[Internal] += failed
+	r.dropped[Filtered] += left
 	r.release()
 	return true, events
 }
 
-// encode appends a record to what is encoded. It returns false after a panic, which costs the one event.
+// encode appends a record to what is encoded, unless its filter leaves it out. It returns false after a panic, which costs the one event.
 func (t *Tap) encode(rec []byte, fill func([]byte)) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			t.log.Error("the event tap failed on an event", zap.Any("panic", p), zap.Stack("stack"))
 		}
 	}()
-	fill(rec)
-	t.batcher.encode()
+	if fill(rec); !t.batcher.left {
+		t.batcher.encode()
+	}
 	return true
 }
 

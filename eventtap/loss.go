@@ -29,16 +29,18 @@ const (
 	Sampled
 	// Unselected: the sink's mode for the class is Off.
 	Unselected
+	// Filtered: the filter of the event's policy leaves it out, at every sink.
+	Filtered
 	NumReasons
 )
 
 // early tells whether events are dropped for the reason before they reach the sinks.
-func (r Reason) early() bool { return r == RingFull || r == Internal }
+func (r Reason) early() bool { return r == RingFull || r == Internal || r == Filtered }
 
 // String returns the reason as events and metrics spell it.
 func (r Reason) String() string {
 	return [...]string{"ring_full", "sink_full", "refused", "shutdown", "internal", "spool_full", "spool_failed", "spool_corrupt",
-		"sampled", "unselected"}[r]
+		"sampled", "unselected", "filtered"}[r]
 }
 
 // loss is a gap: count events that were dropped between two others for one reason. The numbers of a gap that has not

@@ -31,11 +31,15 @@ var kinds = [mesh.NumNoticeKinds]event.Kind{
 	mesh.NoticeStop:           event.Lifecycle,
 	mesh.NoticeConfigTimeout:  event.Config,
 	mesh.NoticeDrained:        event.Lifecycle,
+
+	mesh.NoticeCertificateRotated:  event.Certificate,
+	mesh.NoticeCertificateExpiring: event.Certificate,
 }
 
-// results are what an event says of a notice about configuration.
+// results are what an event says of a notice about configuration, and about certificates.
 var results = [mesh.NumNoticeKinds]string{
 	mesh.NoticeConfigAccepted: "accepted", mesh.NoticeConfigRejected: "rejected", mesh.NoticeConfigTimeout: "timeout",
+	mesh.NoticeCertificateRotated: "rotated", mesh.NoticeCertificateExpiring: "expiring",
 }
 
 // phases are what an event says of a notice about the proxy's life.
@@ -64,6 +68,8 @@ func noticeEvent(n *mesh.Notice) *event.Event {
 		fillHealth(e, n.Health)
 	case n.Config != nil:
 		fillConfig(e, n.Kind, n.Config)
+	case n.Certificate != nil:
+		fillCertificate(e, n.Kind, n.Certificate)
 	}
 	if e.Kind == event.Lifecycle {
 		fillLifecycle(e, n.Kind, n.Lifecycle)
@@ -106,6 +112,14 @@ func fillConfig(e *event.Event, kind mesh.NoticeKind, c *mesh.ConfigNotice) {
 		it.Texts[event.ItemKind], it.Texts[event.ItemName] = []byte(r.Kind.String()), cut(r.Name, maxName)
 		it.Texts[event.ItemReason] = cut(r.Reason, maxReason)
 	}
+}
+
+func fillCertificate(e *event.Event, kind mesh.NoticeKind, c *mesh.CertificateNotice) {
+	e.Texts[event.Result], e.Texts[event.Resource] = []byte(results[kind]), []byte(c.Type.String())
+	e.Texts[event.Secret], e.Texts[event.Holder] = cut(c.Secret, maxName), cut(c.Resource, maxName)
+	e.Texts[event.CertificateSubject] = cut(c.Subject, maxReason)
+	e.Texts[event.Serial], e.Texts[event.OldSerial] = cut(c.Serial, maxVersion), cut(c.OldSerial, maxVersion)
+	e.Numbers[event.NotAfter] = max(c.NotAfter, 0)
 }
 
 func fillLifecycle(e *event.Event, kind mesh.NoticeKind, c *mesh.LifecycleNotice) {

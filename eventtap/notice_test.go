@@ -41,6 +41,10 @@ var notices = []struct {
 	{"drain", mesh.Notice{Kind: mesh.NoticeDrain, Lifecycle: &mesh.LifecycleNotice{Reason: "SIGTERM", Connections: 3, Requests: 2}}},
 	{"drained", mesh.Notice{Kind: mesh.NoticeDrained, Lifecycle: &mesh.LifecycleNotice{Version: "0.1", Connections: 1}}},
 	{"stop", mesh.Notice{Kind: mesh.NoticeStop}},
+	{"certificate-rotated", mesh.Notice{Kind: mesh.NoticeCertificateRotated, Certificate: &mesh.CertificateNotice{Secret: "default",
+		Subject: "CN=web.test", Serial: "18f2", OldSerial: "18f1", NotAfter: 1763876400000000000}}},
+	{"certificate-expiring", mesh.Notice{Kind: mesh.NoticeCertificateExpiring, Certificate: &mesh.CertificateNotice{Resource: `cluster "pay"`,
+		Type: mesh.SecretValidation, Subject: "CN=authority", Serial: "1", NotAfter: 1763793600000000000}}},
 	{"control-characters", mesh.Notice{Kind: mesh.NoticeCircuit, Cluster: "a\r\n\u0085b\xff", Circuit: &mesh.CircuitNotice{}}},
 }
 
@@ -81,7 +85,7 @@ func TestEveryNotice(t *testing.T) {
 		if !cases[k] {
 			t.Errorf("notice %d has no case in notices.txtar", k)
 		}
-		if (kinds[k] == event.Config) != (results[k] != "") || (kinds[k] == event.Lifecycle) != (phases[k] != "") {
+		if (kinds[k] == event.Config || kinds[k] == event.Certificate) != (results[k] != "") || (kinds[k] == event.Lifecycle) != (phases[k] != "") {
 			t.Errorf("notice %d becomes a %v with the result %q and the phase %q", k, kinds[k], results[k], phases[k])
 		}
 	}
@@ -110,6 +114,8 @@ func TestLargestNotice(t *testing.T) {
 		case n.Config != nil:
 			n.Config = &mesh.ConfigNotice{Version: text, Accepted: 1 << 62, Rejected: 1 << 62,
 				Errors: []mesh.Rejection{rejected, rejected, rejected, rejected, rejected}}
+		case n.Certificate != nil:
+			n.Certificate = &mesh.CertificateNotice{Secret: text, Resource: text, Subject: text, Serial: text, OldSerial: text, NotAfter: 1<<63 - 1}
 		default:
 			n.Lifecycle = &mesh.LifecycleNotice{Version: text, Reason: text, Connections: 1 << 62, Requests: 1 << 62}
 		}

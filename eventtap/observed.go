@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -38,6 +39,8 @@ type meta struct {
 	keep bool
 	mask *Mask  // nil where all is told
 	part []byte // the partition key; nil where it follows from the event
+	// filter stands beside the record, not in it.
+	filter *filter.Filter
 }
 
 func putMeta(b []byte, m *meta) int {
@@ -106,8 +109,13 @@ func (b *batcher) observed(rec []byte) {
 	if b.set.sample {
 		b.hash = sampleHash(e.TraceParent, e.Texts[event.RequestID], uint64(e.Numbers[event.ConnectionID]), e.Time)
 	}
-	b.causes.note(e, b.seq+1)
 	b.partition(e, m.part)
+	b.left = b.filter != nil && !b.selected(e)
+	b.ring.latest.left = b.left
+	if b.left {
+		return
+	}
+	b.causes.note(e, b.seq+1)
 	if b.set.wanted[event.Attempt] {
 		r := b.ring
 		r.latest = latest{seq: b.seq + 1, start: e.Time, key: append(r.latest.key[:0], e.PartitionKey...), mask: mask,
@@ -116,6 +124,18 @@ func (b *batcher) observed(rec []byte) {
 	if !mask.isZero() {
 		b.fill.scratch = mask.apply(e, b.seed, b.fill.scratch)
 	}
+}
+
+// selected evaluates the filter of a record. The event has all that it will have, what a mask is going to take away
+// included.
+func (b *batcher) selected(e *event.Event) bool {
+	e.Source, e.BootID = b.source, b.boot
+	e.ID = b.fill.id(b.boot, b.seq+1)
+	yes, err := b.filter.Match(e)
+	if err != nil {
+		b.meter.tap.Inc(0, tapFilterErrors)
+	}
+	return yes
 }
 
 // latest is what the attempts that follow an outcome take from it.
@@ -127,6 +147,7 @@ type latest struct {
 	rate  uint32
 	keep  bool
 	hash  uint64
+	left  bool // a filter has left it out
 }
 
 // partition sets the partition key that the configuration asks for; the cluster, which stands there already, where the
@@ -201,6 +222,9 @@ func putAttempt(b []byte, o *mesh.Outcome, i int) int {
 
 // attempt fills the batcher's event from a record that putAttempt wrote. The outcome's event was the last of its ring.
 func (b *batcher) attempt(rec []byte) {
+	if b.left = b.ring.latest.left; b.left {
+		return
+	}
 	e, f, le := &b.ev, &b.fill, binary.LittleEndian
 	e.Reset(event.Attempt)
 	var texts [numTryTexts][]byte

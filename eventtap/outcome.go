@@ -229,7 +229,7 @@ func ascii(b []byte) bool {
 // isRequestID tells whether a client's x-request-id may stand in an event: it cannot hold what only looks like an id.
 func isRequestID(s []byte) bool {
 	for _, c := range s {
-		if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+		if !idByte[c] {
 			return false
 		}
 	}
@@ -242,10 +242,22 @@ func isTraceParent(s []byte) bool {
 		return false
 	}
 	for i, c := range s {
-		dash := i == 2 || i == 35 || i == 52
-		if dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+		if dash := i == 2 || i == 35 || i == 52; dash && c != '-' || !dash && !hexByte[c] {
 			return false
 		}
 	}
 	return true
+}
+
+// Tables of bytes: ids are random, and so would be the branches of comparisons.
+var (
+	hexByte = bytesOf("0123456789abcdef")
+	idByte  = bytesOf("-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+)
+
+func bytesOf(s string) (t [256]bool) {
+	for i := range len(s) {
+		t[s[i]] = true
+	}
+	return t
 }

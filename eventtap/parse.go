@@ -12,6 +12,7 @@ import (
 
 	tapv1 "github.com/meshtap/meshtap/api/meshtap/tap/v1"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/registry"
 )
@@ -25,7 +26,7 @@ type Builder func(Config, Deps) (*Tap, error)
 // Rows returns the tap's row of the extension table, in the category registry.Bootstrap. sinks are the rows of all sinks
 // that a configuration may name.
 func Rows(sinks []SinkRow) []registry.Row[Builder] {
-	p := parser{sinks: registry.NewParsers()}
+	p := parser{sinks: registry.NewParsers(), filters: filter.NewCompiler()}
 	registry.AddAll(p.sinks, sinks)
 	return []registry.Row[Builder]{{
 		Info: registry.Info{
@@ -47,7 +48,7 @@ var tapFields = func() *protofields.Table {
 	t.Add(&tapv1.Spool{}, protofields.Honour("directory", "max_bytes", "when_full", "commit", "commit_interval", "key_file"))
 	t.Add(&tapv1.Selection{}, protofields.Honour("listener", "route", "cluster", "policy"))
 	t.Add(&tapv1.PartitionKey{}, protofields.Honour("by", "header"))
-	t.Add(&tapv1.Policy{}, protofields.Honour("off", "one_in", "slow", "fields", "redact"))
+	t.Add(&tapv1.Policy{}, protofields.Honour("off", "one_in", "slow", "fields", "redact", "filter"))
 	return t
 }()
 
@@ -97,7 +98,10 @@ func BusRow[C any, S Sink](bus, typeURL string, parse registry.Parse, newSink fu
 	}
 }
 
-type parser struct{ sinks *registry.Parsers }
+type parser struct {
+	sinks   *registry.Parsers
+	filters *filter.Compiler
+}
 
 func (p parser) parse(_ string, b []byte) (registry.Parsed, error) {
 	var m tapv1.Tap
@@ -124,7 +128,7 @@ func (p parser) parse(_ string, b []byte) (registry.Parsed, error) {
 	if err := parseEvents("events", m.Events, &c.Modes); err != nil {
 		return registry.Parsed{}, err
 	}
-	if err := parseSelection(&c, &m); err != nil {
+	if err := parseSelection(&c, &m, p.filters); err != nil {
 		return registry.Parsed{}, err
 	}
 	if err := parseSpool(&c, m.Spool); err != nil {
@@ -150,6 +154,8 @@ var classes = map[tapv1.EventPolicy_Class]event.Kind{
 	tapv1.EventPolicy_CONFIG:     event.Config,
 	tapv1.EventPolicy_LIFECYCLE:  event.Lifecycle,
 	tapv1.EventPolicy_ATTEMPT:    event.Attempt,
+
+	tapv1.EventPolicy_CERTIFICATE: event.Certificate,
 }
 
 var modes = map[tapv1.EventPolicy_Mode]Mode{

@@ -12,6 +12,7 @@ import (
 
 	tapv1 "github.com/meshtap/meshtap/api/meshtap/tap/v1"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/eventtap/spool"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
@@ -22,6 +23,7 @@ const PolicyTypeURL = "meshtap.tap.v1.Policy"
 
 // PolicyRows returns the row of a route's policy, in the category registry.RoutePolicy. What its Parse makes is a *Policy.
 func PolicyRows() []registry.Row[struct{}] {
+	filters := filter.NewCompiler()
 	return []registry.Row[struct{}]{{
 		Info: registry.Info{
 			Category: registry.RoutePolicy, Name: mesh.TapPolicyKey, TypeURLs: []string{PolicyTypeURL},
@@ -32,7 +34,7 @@ func PolicyRows() []registry.Row[struct{}] {
 			if err := Unmarshal(b, &m, tapFields); err != nil {
 				return registry.Parsed{}, err
 			}
-			p, err := parsePolicy("", &m)
+			p, err := parsePolicy("", &m, filters)
 			if err != nil {
 				return registry.Parsed{}, err
 			}
@@ -47,7 +49,7 @@ const (
 )
 
 // parsePolicy reads a policy; nil is the default. path ends in a dot, or is "".
-func parsePolicy(path string, m *tapv1.Policy) (*Policy, error) {
+func parsePolicy(path string, m *tapv1.Policy, filters *filter.Compiler) (*Policy, error) {
 	p := &Policy{Off: m.GetOff(), OneIn: m.GetOneIn()}
 	if p.OneIn > MaxOneIn {
 		return nil, registry.Errorf(path+"one_in", "%d, at most %d is allowed", p.OneIn, MaxOneIn)
@@ -59,6 +61,11 @@ func parsePolicy(path string, m *tapv1.Policy) (*Policy, error) {
 	p.Slow = int64(slow)
 	if p.Mask, err = parseMask(path, m.GetFields(), m.GetRedact()); err != nil {
 		return nil, err
+	}
+	if text := m.GetFilter(); text != "" {
+		if p.Filter, err = filters.Compile(text); err != nil {
+			return nil, registry.Errorf(path+"filter", "%v", err)
+		}
 	}
 	return p, nil
 }
@@ -107,8 +114,8 @@ func parseMask(path string, fields, redact []string) (m Mask, err error) {
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9a-z-]{1,64}$")
 
 // parseSelection reads which events there are, and by what they are kept in order.
-func parseSelection(c *Config, m *tapv1.Tap) error {
-	p, err := parsePolicy("policy.", m.Policy)
+func parseSelection(c *Config, m *tapv1.Tap, filters *filter.Compiler) error {
+	p, err := parsePolicy("policy.", m.Policy, filters)
 	if err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func parseSelection(c *Config, m *tapv1.Tap) error {
 		if s.Policy == nil {
 			return registry.Errorf(path+"policy", "is required")
 		}
-		p, err := parsePolicy(path+"policy.", s.Policy)
+		p, err := parsePolicy(path+"policy.", s.Policy, filters)
 		if err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func describe(p registry.Parsed, err error) string {
 			fmt.Fprintf(&b, "mode %v %d\n", event.Kind(k), m)
 		}
 	}
-	if !c.Policy.Mask.isZero() || c.Policy.Off || c.Policy.OneIn > 0 || c.Policy.Slow > 0 {
+	if !c.Policy.Mask.isZero() || c.Policy.Off || c.Policy.OneIn > 0 || c.Policy.Slow > 0 || c.Policy.Filter != nil {
 		fmt.Fprintf(&b, "policy %+v\n", c.Policy)
 	}
 	for _, s := range c.Selections {

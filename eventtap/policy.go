@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -23,6 +24,8 @@ type Policy struct {
 	Slow int64
 	// Mask is what is told.
 	Mask Mask
+	// Filter, where it is not nil, says of which there are events. It sees what Mask does not tell.
+	Filter *filter.Filter
 }
 
 // Selection is a policy for what matches all of its names; "" matches all.

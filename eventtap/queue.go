@@ -5,6 +5,8 @@ package eventtap
 import (
 	"encoding/binary"
 	"sync"
+
+	"github.com/meshtap/meshtap/eventtap/filter"
 )
 
 // chunkSize is the unit in which queues take memory, in bytes. It holds about 70 outcomes as they are observed, or 50
@@ -20,6 +22,8 @@ type chunk struct {
 	n       int  // bytes written
 	notices bool // kept for notices
 	solid   bool // holds nothing that may be dropped
+	// filters are those of its records that are to be filtered, in their order.
+	filters []*filter.Filter
 	buf     [chunkSize]byte
 }
 
@@ -79,6 +83,8 @@ func (p *pool) put(c *chunk) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.left++
+	clear(c.filters) // for the collector
+	c.filters = c.filters[:0]
 	c.next, p.free = p.free, c
 }
 
@@ -95,6 +101,7 @@ type queue struct {
 	first, last *chunk
 	read        *chunk // where the reader is: in this chunk, at this byte
 	at          int
+	filtered    int    // how many of that chunk's filters it has taken
 	lost        losses // since the last record
 	pending     uint64 // events written and not yet settled; losses do not count
 	low         bool   // memory was found to be short; cleared by who acts on it
@@ -105,6 +112,8 @@ type queue struct {
 type item struct {
 	b    []byte
 	loss loss
+	// filter, where it is not nil, says whether there is to be an event.
+	filter *filter.Filter
 	// Of a spool: whether the record is there, and of an earlier run its boot.
 	stored bool
 	seq    uint64 // its number in the spool
@@ -124,7 +133,7 @@ func (q *queue) room(n int, notice bool) []byte {
 			return nil
 		}
 		if q.last == nil {
-			q.first, q.read, q.at = c, c, 0
+			q.first, q.read, q.at, q.filtered = c, c, 0, 0
 		} else {
 			q.last.next = c
 		}
@@ -155,10 +164,21 @@ const (
 	isRecord    = iota
 	isLoss      // of events
 	isDroppable // a record that may be dropped when newer ones need its room
+	isFiltered  // a record with a filter
 )
 
 // commit makes the first n bytes of room a record of one event.
 func (q *queue) commit(n int) { q.commitAs(n, isRecord) }
+
+// commitFiltered is commit for a record from which there is an event only where f says so; nil is always.
+func (q *queue) commitFiltered(n int, f *filter.Filter) {
+	if f == nil {
+		q.commit(n)
+		return
+	}
+	q.last.filters = append(q.last.filters, f)
+	q.commitAs(n, isFiltered)
+}
 
 func (q *queue) commitAs(n int, what uint32) {
 	q.head(n, what)
@@ -181,16 +201,20 @@ func (q *queue) next(dst []item, max int) []item {
 			if c.next == nil {
 				break
 			}
-			q.read, q.at = c.next, 0
+			q.read, q.at, q.filtered = c.next, 0, 0
 			continue
 		}
 		h := binary.LittleEndian.Uint32(c.buf[q.at:])
 		lo := q.at + headSize
 		hi := lo + int(h&(1<<24-1))
 		q.at = hi
-		if h>>24 == isLoss {
+		switch h >> 24 {
+		case isLoss:
 			dst = append(dst, item{loss: getLoss(c.buf[lo:hi])})
-		} else {
+		case isFiltered:
+			dst = append(dst, item{b: c.buf[lo:hi:hi], filter: c.filters[q.filtered]})
+			q.filtered++
+		default:
 			dst = append(dst, item{b: c.buf[lo:hi:hi]})
 		}
 	}

@@ -209,7 +209,7 @@ func (r *runner) queue(e *encoded, rate uint32, now int64) {
 }
 
 // isNotice tells the kinds that are rare, and that outcomes cannot crowd out.
-func isNotice(k event.Kind) bool { return k > event.Connection && k < event.Attempt }
+func isNotice(k event.Kind) bool { return k > event.Connection && k != event.Attempt }
 
 // rouse tells run that there is something in the queue.
 func (r *runner) rouse() {

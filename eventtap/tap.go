@@ -91,7 +91,7 @@ type settings struct {
 }
 
 func newSettings(cfg Config, local bool) *settings {
-	s := &settings{cfg: cfg, network: cfg.ClientNetwork, key: cfg.Key.By, selecting: len(cfg.Selections) > 0 || cfg.Policy.Off || cfg.Policy.OneIn > 1 || !cfg.Policy.Mask.isZero()}
+	s := &settings{cfg: cfg, network: cfg.ClientNetwork, key: cfg.Key.By, selecting: len(cfg.Selections) > 0 || cfg.Policy.Off || cfg.Policy.OneIn > 1 || !cfg.Policy.Mask.isZero() || cfg.Policy.Filter != nil}
 	note := func(modes [event.NumKinds]Mode) {
 		for k, m := range modes {
 			s.wanted[k] = s.wanted[k] || m != Off
@@ -335,7 +335,7 @@ func (t *Tap) Observe(o *mesh.Outcome) {
 	r.produced += 1 + uint64(attempts)
 	if b := r.room(maxRing, false); b != nil {
 		n := putMeta(b, &m)
-		r.commit(n + putOutcome(b[n:], o, trace, s.network))
+		r.commitFiltered(n+putOutcome(b[n:], o, trace, s.network), m.filter)
 		if attempts > 0 {
 			r.attempts(o, attempts)
 		}
@@ -363,6 +363,7 @@ func (t *Tap) choose(s *settings, o *mesh.Outcome, trace []byte, m *meta) bool {
 	if !p.Mask.isZero() {
 		m.mask = &p.Mask
 	}
+	m.filter = p.Filter
 	return true
 }
 

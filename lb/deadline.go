@@ -5,6 +5,8 @@ package lb
 import (
 	"math"
 	"sync"
+
+	"github.com/meshtap/meshtap/mesh"
 )
 
 // deadlines is weighted round robin with weights that change with every request: earliest deadline first, as in Envoy's
@@ -16,6 +18,8 @@ import (
 type deadlines struct {
 	hosts []*Host
 	bias  float64
+	// runtime, where it is not nil, replaces bias by the value that a key has, unless that is below 0.
+	runtime mesh.RuntimeKey
 
 	mu sync.Mutex
 	// heap is guarded by mu. The parent of i is (i-1)/2 and not later than i.
@@ -56,9 +60,15 @@ func (d *deadlines) Pick(*Request) int {
 // down before it counts up; that counts as 0.
 func (d *deadlines) cost(h *Host) float64 {
 	busy := float64(max(h.Active.Load(), 0) + 1)
-	if d.bias != 1 {
+	bias := d.bias
+	if d.runtime != nil {
+		if v := d.runtime.Double(bias); v >= 0 {
+			bias = v
+		}
+	}
+	if bias != 1 {
 		// The bound keeps deadlines finite, and so different, whatever the bias.
-		busy = min(math.Pow(busy, d.bias), math.MaxUint32)
+		busy = min(math.Pow(busy, bias), math.MaxUint32)
 	}
 	return busy / float64(h.weight())
 }

@@ -7,6 +7,7 @@ import (
 	"math/bits"
 
 	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/mesh"
 )
 
 // LeastRequestType is the type of the policy that prefers hosts with few requests in flight.
@@ -28,6 +29,17 @@ type LeastRequest struct {
 	ActiveRequestBias float64
 	// FullScan compares all hosts.
 	FullScan bool
+	// BiasKey is a key of the runtime whose value replaces ActiveRequestBias, from the next pick on; "" is none.
+	BiasKey string
+	bias    mesh.RuntimeKey
+}
+
+// WithRuntime returns the policy, as a LeastRequest, with the key that BiasKey names.
+func (c LeastRequest) WithRuntime(r mesh.Runtime) any {
+	if c.BiasKey != "" {
+		c.bias = r.Key(c.BiasKey)
+	}
+	return c
 }
 
 // DefaultLeastRequest returns the policy as it is where nothing is configured.
@@ -54,10 +66,12 @@ func BuildLeastRequest(config any, hosts []*Host, seed uint64, prev Picker) Pick
 		return p
 	}
 	switch {
-	case !sameWeights(hosts) && c.ActiveRequestBias == 0:
+	case !sameWeights(hosts) && c.ActiveRequestBias == 0 && c.bias == nil:
 		return BuildRoundRobin(nil, hosts, seed, prev)
 	case !sameWeights(hosts):
-		return newDeadlines(hosts, c.ActiveRequestBias, seed)
+		d := newDeadlines(hosts, c.ActiveRequestBias, seed)
+		d.runtime = c.bias
+		return d
 	case c.FullScan || uint64(c.ChoiceCount) >= uint64(len(hosts)):
 		return leastOfAll(hosts)
 	}

@@ -37,8 +37,7 @@ func ParseRandom(_ string, b []byte) (registry.Parsed, error) {
 	return registry.Parsed{Config: DefaultRandom(), NoEffect: unknown(m)}, nil
 }
 
-// ParseLeastRequest reads the policy's message. Slow start and locality load balancing are refused by name; a runtime
-// key and the unused enable_full_scan are reported as without effect.
+// ParseLeastRequest reads the policy's message. Slow start and locality load balancing are refused by name; the unused enable_full_scan is reported as without effect.
 func ParseLeastRequest(_ string, b []byte) (registry.Parsed, error) {
 	m := new(leastrequestpb.LeastRequest)
 	if err := unmarshal(b, m); err != nil {
@@ -54,9 +53,7 @@ func ParseLeastRequest(_ string, b []byte) (registry.Parsed, error) {
 	noEffect := unknown(m)
 	if v := m.GetActiveRequestBias(); v != nil {
 		c.ActiveRequestBias = v.GetDefaultValue()
-		if v.GetRuntimeKey() != "" {
-			noEffect = append(noEffect, "active_request_bias.runtime_key")
-		}
+		c.BiasKey = v.GetRuntimeKey()
 	}
 	switch v := m.GetSelectionMethod(); v {
 	case leastrequestpb.LeastRequest_N_CHOICES:

@@ -34,7 +34,10 @@ type Cluster struct {
 	Limits [2]Limits
 	// MaxConnectionsPerHost bounds the connections to each host; 0 means no limit.
 	MaxConnectionsPerHost int
-	Outlier               *Outlier
+	// Preconnect is for how many streams, for each that is open or waits, connections to a host are kept ready; up to 1
+	// means none but those that are needed.
+	Preconnect float64
+	Outlier    *Outlier
 	// HealthChecks are the active checks, of which there is at most one so far.
 	HealthChecks []HealthCheck
 	Breaker      *Breaker

@@ -11,6 +11,8 @@ type Extension struct {
 	TypeURL string
 	// Config is the parsed, immutable configuration. Its type belongs to the factory registered for TypeURL.
 	Config any
+	// Discovery is set for an HTTP filter whose configuration comes by itself; TypeURL and Config are empty then.
+	Discovery *FilterDiscovery
 	// Disabled says that the extension is off unless a more specific place turns it on.
 	Disabled bool
 }

@@ -14,6 +14,8 @@ type HTTPManager struct {
 	// RouteTable is the key of a table of the snapshot, unless the table is written here (Routes).
 	RouteTable string
 	Routes     *RouteTable
+	// Scoped picks the table by the request where it is not nil; RouteTable and Routes are empty then.
+	Scoped *ScopedRoutes
 	// Filters are the HTTP filters before the router, in order.
 	Filters []Extension
 	Router  Router

@@ -32,8 +32,10 @@ type Listener struct {
 	BufferLimit int
 	Backlog     int
 	ReusePort   bool
-	// MaxConnections bounds the accepted connections of this listener.
-	MaxConnections int
+	// MaxConnections bounds the accepted connections of this listener. MaxConnectionsRuntime, where it is not nil, replaces it
+	// by the value that a key has.
+	MaxConnections        int
+	MaxConnectionsRuntime RuntimeKey
 	// IgnoreGlobalLimit exempts the listener from the process-wide connection limit.
 	IgnoreGlobalLimit bool
 	// AccessLogs record connections that never reached a filter chain's own logs.
@@ -145,4 +147,6 @@ type LogFilter struct {
 type Comparison struct {
 	Op    byte
 	Value uint32
+	// Runtime, where it is not nil, replaces Value by the value that a key has.
+	Runtime RuntimeKey
 }

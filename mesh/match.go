@@ -62,4 +62,15 @@ type QueryMatch struct {
 // Fraction is a share of requests: Numerator out of Denominator (100, 10,000 or 1,000,000).
 type Fraction struct {
 	Numerator, Denominator uint32
+	// Runtime, where it is not nil, replaces both by the value that a key has.
+	Runtime RuntimeKey
+}
+
+// Covers reports whether a request is in the share, by a random number of its own.
+func (f *Fraction) Covers(random uint64) bool {
+	num, den := f.Numerator, f.Denominator
+	if f.Runtime != nil {
+		num, den = f.Runtime.Fraction(num, den)
+	}
+	return random%uint64(den) < uint64(num)
 }

@@ -17,6 +17,8 @@ type Notice struct {
 	Health    *HealthNotice
 	Config    *ConfigNotice
 	Lifecycle *LifecycleNotice
+	// Certificate is of NoticeCertificateRotated and NoticeCertificateExpiring.
+	Certificate *CertificateNotice
 }
 
 // NoticeKind is what a Notice tells of.
@@ -37,6 +39,10 @@ const (
 	NoticeConfigTimeout
 	// NoticeDrained: the drain is over; Lifecycle's Connections are those that were left.
 	NoticeDrained
+	// NoticeCertificateRotated: a certificate, or a bundle of authorities, that came as a secret was replaced by another.
+	NoticeCertificateRotated
+	// NoticeCertificateExpiring: the time of a certificate in force is nearly over, or over. It is told once.
+	NoticeCertificateExpiring
 	// NumNoticeKinds is the number of kinds. It stays the last, so that a table of all kinds can be held against it.
 	NumNoticeKinds
 )
@@ -92,6 +98,19 @@ type ConfigNotice struct {
 	// Accepted and Rejected count resources; Errors names the rejected ones and why.
 	Accepted, Rejected int
 	Errors             []Rejection
+}
+
+// CertificateNotice tells of a certificate, or of the first one of a bundle of authorities. It holds nothing private.
+type CertificateNotice struct {
+	// Secret is the secret's name, "" where the certificate stands in Resource itself, such as `listener "web"`.
+	Secret, Resource string
+	Type             SecretType
+	// Subject is its distinguished name, Serial its number in hexadecimal digits.
+	Subject, Serial string
+	// NotAfter is the end of its time, in nanoseconds since 1970.
+	NotAfter int64
+	// OldSerial is that of the certificate it replaces, where it does.
+	OldSerial string
 }
 
 // LifecycleNotice tells of start, drain and stop.

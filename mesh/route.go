@@ -12,6 +12,8 @@ type RouteTable struct {
 	Name    string
 	Version string
 	Hosts   []*VirtualHost
+	// HostSet is the key of more virtual hosts, in the snapshot (VHDS); "" for none.
+	HostSet string
 	Headers HeaderOps
 	// MostSpecificWins applies header operations from the table down to the route, so that the route's come last.
 	MostSpecificWins    bool
@@ -61,6 +63,10 @@ type Route struct {
 	// Fallback answers when the action cannot; nil where the route has none.
 	Fallback *Fallback
 }
+
+// CORSKey is the name in PerFilter of the older cors field of a route or a virtual host. It counts where no place has a
+// configuration for the filter by name.
+const CORSKey = "envoy.config.route.v3.CorsPolicy"
 
 // TapPolicyKey is the name in PerFilter of what the event tap is told about a route.
 const TapPolicyKey = "io.meshtap.tap"
@@ -160,8 +166,10 @@ type GRPCTimeouts struct {
 
 // WeightedCluster is one target of a split. Weight is relative to the sum of all.
 type WeightedCluster struct {
-	Name      string
-	Weight    uint32
+	Name   string
+	Weight uint32
+	// Runtime, where it is not nil, replaces Weight by the value that a key has. All clusters of a split have one, or none.
+	Runtime   RuntimeKey
 	Headers   HeaderOps
 	PerFilter map[string]Extension
 	// HostRewrite replaces the authority where it is not "".

@@ -17,6 +17,9 @@ type Snapshot struct {
 	Listeners   map[string]*Listener
 	RouteTables map[string]*RouteTable
 	Clusters    map[string]*Cluster
+	// ScopeSets and HostSets hold what came by SRDS and VHDS; their keys stand in connection managers and route tables.
+	ScopeSets map[string]*ScopeSet
+	HostSets  map[string]*HostSet
 }
 
 // Versions names the configuration in force, as the control plane named it. Static configuration has the version "".
@@ -45,9 +48,16 @@ const (
 	KindRouteTable
 	KindExtension
 	KindBootstrap
+	KindSecret
+	KindScope
+	KindVirtualHost
+	KindRuntime
+	// NumResourceKinds is the number of kinds. It stays the last.
+	NumResourceKinds
 )
 
-var kindNames = [...]string{"cluster", "endpoints", "listener", "route_configuration", "extension", "bootstrap"}
+var kindNames = [...]string{"cluster", "endpoints", "listener", "route_configuration", "extension", "bootstrap", "secret",
+	"scoped_route_configuration", "virtual_host", "runtime"}
 
 // String returns the resource kind as messages spell it.
 func (k ResourceKind) String() string { return kindNames[k] }

@@ -11,11 +11,15 @@ import (
 // TLSContext says how TLS is spoken: on a filter chain to clients, on a cluster to upstreams. What it holds is parsed; no
 // file is read later.
 type TLSContext struct {
-	// Certificates are our own, of which the first that suits the other side is shown. A filter chain has at least one.
-	Certificates []*TLSCertificate
+	// Certificates are our own, of which the first that suits the other side is shown. A filter chain has at least one, or
+	// CertificateSecrets, the keys of secrets that each hold one; it never has both.
+	Certificates       []*TLSCertificate
+	CertificateSecrets []string
 	// Validation says which certificates of the other side are good. nil on a cluster accepts any, as Envoy does; on a
-	// filter chain it asks for none.
-	Validation *TLSValidation
+	// filter chain it asks for none. ValidationSecret, where it is not "", is the key of the secret that says it; Validation
+	// is what is added to that then, and may have no Roots.
+	Validation       *TLSValidation
+	ValidationSecret string
 	// ALPN are the application protocols, in order of preference; empty does not negotiate.
 	ALPN []string
 	// MinVersion and MaxVersion are TLS 1.2 (0x0303) or 1.3 (0x0304).
@@ -23,7 +27,7 @@ type TLSContext struct {
 	// CipherSuites are those of TLS 1.2 by their IANA numbers, Groups the key exchanges likewise; empty means the default.
 	CipherSuites, Groups []uint16
 
-	// RequireClientCertificate refuses clients without a certificate; Validation is set then.
+	// RequireClientCertificate refuses clients without a certificate; Validation or ValidationSecret is set then.
 	RequireClientCertificate bool
 	// NoTickets turns session resumption off for clients.
 	NoTickets bool
@@ -68,11 +72,38 @@ const (
 	SANIP
 )
 
-// Secret is key material that has a name of its own. Exactly one of Certificate and Validation is set.
+// Secret is key material that has a name of its own. Exactly one of Certificate and Validation is set. A TLSContext names
+// it by its key: its name, with its source where that is not the aggregated stream.
 type Secret struct {
 	Name        string
 	Certificate *TLSCertificate
 	Validation  *TLSValidation
+	// Files are what it was read from, other than from the resource itself, and Watched the directory whose changes make
+	// them be read again, "" for their own.
+	Files   []string
+	Watched string
+}
+
+// Type returns the type of a secret.
+func (s *Secret) Type() SecretType {
+	if s.Certificate != nil {
+		return SecretCertificate
+	}
+	return SecretValidation
+}
+
+// SecretType is what a secret holds.
+type SecretType uint8
+
+// The types of secrets.
+const (
+	SecretCertificate SecretType = iota
+	SecretValidation
+)
+
+// String returns the type as configurations write it.
+func (t SecretType) String() string {
+	return [...]string{"tls_certificate", "validation_context"}[t]
 }
 
 // TLSInfo is what a handshake has settled. It does not change.

@@ -374,3 +374,47 @@ func TestHTTP2Drain(t *testing.T) {
 	}
 	r.settled("c")
 }
+
+// A request whose headers are more than the upstream says it takes is answered here, costs no connection and is not held
+// against the host.
+func TestHTTP2HeaderListSize(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	s := httptest.NewUnstartedServer(named("a"))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Config.MaxHeaderBytes = 1000
+	s.Start()
+	t.Cleanup(s.Close)
+	c := cluster2("c", s.Listener.Addr().String())
+	c.Outlier = &mesh.Outlier{Interval: time.Hour, BaseEjection: time.Hour, MaxEjection: time.Hour, Consecutive5xx: 1, Enforcing5xx: 100, MaxEjectionPercent: 100, AlwaysEjectOne: true}
+	r.serve(manager(), []*mesh.Route{prefix("/", to("c"))}, c)
+	for i, n := range []int{10, 5000, 10} {
+		q, err := http.NewRequest("GET", "http://"+r.addr, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("X-Large", strings.Repeat("a", n))
+		resp, err := client.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		want := 200
+		if n > 1000 {
+			want = 431
+		}
+		if resp.StatusCode != want || err != nil || want == 431 && string(body) != "the request's headers are larger than the upstream takes" {
+			t.Errorf("%d bytes: status %d, %q, %v", n, resp.StatusCode, body, err)
+		}
+		if o := r.rec.wait(t, i+1)[i]; want == 431 && (o.Side != mesh.SideDownstream || o.Details != "head_too_large_for_upstream" || o.Attempts != 1) {
+			t.Errorf("%+v", o)
+		}
+	}
+	for _, c := range r.Clusters() {
+		if n := c.Stats.Value(metrics.UpstreamCxTotal); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	}
+}

@@ -31,9 +31,9 @@ import (
 	"github.com/meshtap/meshtap/proxy/listener"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/pool"
-	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/socket"
 	"github.com/meshtap/meshtap/proxy/tcp"
+	"github.com/meshtap/meshtap/proxy/transport"
 	"github.com/meshtap/meshtap/proxy/upstream"
 )
 
@@ -41,6 +41,8 @@ import (
 type Config struct {
 	// MaxConnections bounds the connections of the process; 0 leaves it to the listeners' default.
 	MaxConnections int
+	// MaxConnectionsRuntime, where it is not nil, replaces MaxConnections by the value that a key of the runtime has.
+	MaxConnectionsRuntime mesh.RuntimeKey
 	// DrainTime is how long the connections of a removed listener or chain may go on; 0 means 30 s.
 	DrainTime time.Duration
 	// Hostname is what %HOSTNAME% stands for.
@@ -64,6 +66,9 @@ type Deps struct {
 	ListenerFilters map[string]inspect.Build
 	HTTPFilters     map[string]filter.Builder
 	Policies        map[string]lb.Builder
+	// Demand asks for a virtual host among those that come to a table, and does not block; Server.Answered is to tell the end.
+	// nil where nothing can be asked for.
+	Demand func(hostSet, host string) bool
 	// Logs builds access logs.
 	Logs func([]mesh.AccessLog) (Logs, error)
 }
@@ -75,6 +80,10 @@ type Server struct {
 	listeners *listener.Set
 	clusters  upstream.Deps
 	manager   *metrics.ClusterManager
+	secrets   *transport.Secrets
+	configs   *filter.Configs
+
+	demands *downstream.Demands // nil where nothing is asked for on demand
 
 	live atomic.Pointer[live]
 
@@ -86,12 +95,14 @@ type Server struct {
 	wake chan struct{} // one place: the clusters have changed
 	done chan struct{}
 	wg   sync.WaitGroup
+	busy sync.WaitGroup // see downstream.Deps
 }
 
 // live is the state that requests are pinned to. It is immutable, though its clusters' endpoints are not.
 type live struct {
 	clusters map[string]*upstream.Cluster
-	tables   map[string]*downstream.Table
+	tables   map[string]*table
+	scopes   map[string]*downstream.Scopes
 	versions mesh.Versions
 }
 
@@ -99,7 +110,15 @@ type live struct {
 func (l *live) Cluster(name string) *upstream.Cluster { return l.clusters[name] }
 
 // Table implements downstream.Live.
-func (l *live) Table(name string) *downstream.Table { return l.tables[name] }
+func (l *live) Table(name string) *downstream.Table {
+	if t := l.tables[name]; t != nil {
+		return &t.Table
+	}
+	return nil
+}
+
+// Scopes implements downstream.Live.
+func (l *live) Scopes(key string) *downstream.Scopes { return l.scopes[key] }
 
 // Versions implements downstream.Live.
 func (l *live) Versions() mesh.Versions { return l.versions }
@@ -111,24 +130,31 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		deps: deps, engine: engine, manager: metrics.NewClusterManager(deps.Stats),
+		deps: deps, engine: engine, manager: metrics.NewClusterManager(deps.Stats), secrets: transport.NewSecrets(),
+		configs:   filter.NewConfigs(),
 		endpoints: map[string]*mesh.EndpointSet{}, snapshot: &mesh.Snapshot{},
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	s.live.Store(&live{})
 	http := &downstream.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() downstream.Live { return s.live.Load() },
-		Filters: deps.HTTPFilters, Observers: deps.Observers, Env: &format.Env{Hostname: cfg.Hostname},
+		Filters: deps.HTTPFilters, Configs: s.configs, Observers: deps.Observers, Env: &format.Env{Hostname: cfg.Hostname},
+		Busy: &s.busy,
 	}
 	l4 := &tcp.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() tcp.Live { return s.live.Load() },
 		Observers: deps.Observers,
 	}
+	if deps.Demand != nil {
+		s.demands = downstream.NewDemands(deps.Demand)
+		http.Demands = s.demands
+	}
 	http.Logs = func(l []mesh.AccessLog) (downstream.Logs, error) { return deps.Logs(l) }
 	l4.Logs = func(l []mesh.AccessLog) (tcp.Logs, error) { return deps.Logs(l) }
 	s.listeners, err = listener.New(listener.Config{
 		Engine: engine, Filters: deps.ListenerFilters, Stats: deps.Stats, Log: deps.Log,
-		MaxConnections: cfg.MaxConnections, DrainTime: cfg.DrainTime,
+		MaxConnections: cfg.MaxConnections, MaxConnectionsRuntime: cfg.MaxConnectionsRuntime, DrainTime: cfg.DrainTime,
+		Secrets: s.secrets,
 		Build: func(l *mesh.Listener, fc *mesh.FilterChain) (listener.ChainHandler, error) {
 			switch {
 			case fc.HTTP != nil:
@@ -146,7 +172,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.clusters = upstream.Deps{
 		Log: deps.Log, Engine: engine, Stats: deps.Stats, Notifier: deps.Notifier, Policies: deps.Policies,
-		Own: s.listeners.Ours, Guard: s.listeners.Guard(), Dials: pool.NewDials(),
+		Own: s.listeners.Ours, Guard: s.listeners.Guard(), Dials: pool.NewDials(), Secrets: s.secrets,
 	}
 	s.wg.Go(s.tick)
 	return s, nil
@@ -200,8 +226,10 @@ func (s *Server) Apply(snap *mesh.Snapshot) []mesh.Rejection {
 			s.manager.Inc(0, metrics.ClusterRemoved)
 		}
 	}
-	var rejected []mesh.Rejection
-	next.tables, rejected = compile(snap.RouteTables, old.tables)
+	var rejected, unscoped []mesh.Rejection
+	next.tables, rejected = compileTables(snap, old.tables)
+	next.scopes, unscoped = compileScopes(snap.ScopeSets, old.scopes)
+	rejected = append(rejected, unscoped...)
 
 	s.live.Store(join(old, next))
 	rejected = append(rejected, s.listeners.Apply(slices.SortedFunc(maps(snap.Listeners), byName), snap.Versions)...)
@@ -242,39 +270,20 @@ func (s *Server) newCluster(cfg *mesh.Cluster, prev *upstream.Cluster) *upstream
 	return c
 }
 
-// compile compiles the tables that changed. One that cannot be leaves the old one in force.
-func compile(want map[string]*mesh.RouteTable, old map[string]*downstream.Table) (map[string]*downstream.Table, []mesh.Rejection) {
-	tables := map[string]*downstream.Table{}
-	var rejected []mesh.Rejection
-	for name, cfg := range want {
-		prev := old[name]
-		if prev != nil && prev.Config == cfg {
-			tables[name] = prev
-			continue
-		}
-		t, err := route.Compile(cfg)
-		switch {
-		case err == nil:
-			tables[name] = &downstream.Table{Config: cfg, Routes: t}
-		case prev != nil:
-			tables[name] = prev
-			fallthrough
-		default:
-			rejected = append(rejected, mesh.Rejection{Kind: mesh.KindRouteTable, Name: name, Reason: err.Error()})
-		}
-	}
-	return tables, rejected
-}
-
 // join returns a state that has everything of both, of next where both have it.
 func join(old, next *live) *live {
-	both := &live{clusters: map[string]*upstream.Cluster{}, tables: map[string]*downstream.Table{}, versions: next.versions}
+	both := &live{
+		clusters: map[string]*upstream.Cluster{}, tables: map[string]*table{}, scopes: map[string]*downstream.Scopes{}, versions: next.versions,
+	}
 	for _, l := range []*live{old, next} {
 		for name, c := range l.clusters {
 			both.clusters[name] = c
 		}
 		for name, t := range l.tables {
 			both.tables[name] = t
+		}
+		for key, s := range l.scopes {
+			both.scopes[key] = s
 		}
 	}
 	return both
@@ -293,6 +302,17 @@ func (s *Server) SetEndpoints(cluster string, set *mesh.EndpointSet) {
 		s.manager.Inc(0, metrics.ClusterUpdated)
 	}
 }
+
+// SetSecret puts a secret into force for the next handshakes of all that name its key; nil takes it away, once nothing does.
+// Connections stay as they are. It may come before the snapshot that brings what names it.
+func (s *Server) SetSecret(key string, secret *mesh.Secret) { s.secrets.Set(key, secret) }
+
+// SetExtension puts the configuration of a filter into force for the next requests of all that name its key; nil takes it
+// away, once nothing does. It may come before the snapshot that brings what names it.
+func (s *Server) SetExtension(key string, config *mesh.Extension) { s.configs.Set(key, config) }
+
+// Secrets returns the secrets in force, by name.
+func (s *Server) Secrets() []*mesh.Secret { return s.secrets.InForce() }
 
 func (s *Server) changed() {
 	select {
@@ -359,11 +379,19 @@ func (s *Server) Close() {
 	close(s.done)
 	s.wg.Wait()
 	s.listeners.Close()
+	s.busy.Wait()
 	for _, c := range s.live.Load().clusters {
 		c.Close()
 	}
 	s.clusters.Dials.Close()
 	s.engine.Close()
+}
+
+// Answered says that what has come of a virtual host that was asked for is in force.
+func (s *Server) Answered(hostSet, host string) {
+	if s.demands != nil {
+		s.demands.Answered(hostSet, host)
+	}
 }
 
 // Listeners returns the listeners in force.

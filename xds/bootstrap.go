@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
@@ -28,6 +29,14 @@ func FromBootstrap(b *bootstrap.Config) Config {
 			cfg.Static = append(cfg.Static, Static{s.Decoded, s.Raw})
 		}
 	}
+	for _, s := range b.Secrets {
+		s.Name = sourcekey.Join(s.Name, sourcekey.Static)
+		cfg.Static = append(cfg.Static, Static{s.Decoded, s.Raw})
+	}
+	for _, r := range b.RTDS {
+		cfg.Runtime = append(cfg.Runtime, Layer{Place: r.Layer, Name: r.Name, Source: r.Source})
+	}
+	cfg.Parts = b.Discovered
 	if b.Dynamic == nil {
 		return cfg
 	}
@@ -102,10 +111,27 @@ var services = map[mesh.ResourceKind]struct{ stream, delta, path string }{
 		"/envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
 		"/envoy.service.listener.v3.ListenerDiscoveryService/DeltaListeners", "/v3/discovery:listeners",
 	},
+	mesh.KindExtension: {
+		"/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
+		"/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs", "/v3/discovery:extension_configs",
+	},
+	mesh.KindSecret: {
+		"/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+		"/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets", "/v3/discovery:secrets",
+	},
 	mesh.KindRouteTable: {
 		"/envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
 		"/envoy.service.route.v3.RouteDiscoveryService/DeltaRoutes", "/v3/discovery:routes",
 	},
+	mesh.KindScope: {
+		"/envoy.service.route.v3.ScopedRoutesDiscoveryService/StreamScopedRoutes",
+		"/envoy.service.route.v3.ScopedRoutesDiscoveryService/DeltaScopedRoutes", "/v3/discovery:scoped-routes",
+	},
+	mesh.KindRuntime: {
+		"/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
+		"/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime", "/v3/discovery:runtime",
+	},
+	mesh.KindVirtualHost: {delta: "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts"},
 }
 
 // config returns where a source is, and what it is told.
@@ -118,19 +144,22 @@ func (s *Streams) config(src resource.Source) (ads.Config, error) {
 		cfg.Metadata = append(cfg.Metadata, h.Name, h.Value)
 	}
 	if src.Target != "" {
-		target, err := parseTarget(src.Target)
-		cfg.Targets = []ads.Target{target}
-		return cfg, err
+		return s.configClient(cfg, src)
 	}
 	for _, c := range s.b.Clusters {
 		if c.Name != src.Cluster {
 			continue
 		}
 		v := c.Value.(*mesh.Cluster)
-		if v.TLS != nil { // the bootstrap has refused it: it must never be spoken to in plain text
-			return cfg, fmt.Errorf("xds: the control plane's cluster %q speaks TLS, which is not supported here yet", src.Cluster)
-		}
 		cfg.Targets = targets(v)
+		if v.TLS == nil {
+			continue
+		}
+		if len(v.TLS.CertificateSecrets) > 0 || v.TLS.ValidationSecret != "" {
+			return cfg, fmt.Errorf("xds: the control plane's cluster %q takes secrets over SDS, which is for other clusters; "+
+				"use tls_certificates and validation_context, whose files are read anew for each connection", src.Cluster)
+		}
+		cfg.Secure = s.secure(c)
 	}
 	if len(cfg.Targets) == 0 {
 		return cfg, fmt.Errorf("xds: the control plane's cluster %q has no addresses", src.Cluster)

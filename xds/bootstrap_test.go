@@ -77,7 +77,7 @@ func TestStreams(t *testing.T) {
 		{"static", resource.Source{Cluster: "static"}, "[{tcp 127.0.0.1:1} {unix /run/cp.sock}]"},
 		{"names", resource.Source{Cluster: "names"}, "[{tcp cp:7} {tcp [::1]:8}]"},
 		{"target", resource.Source{Target: "dns:///cp:9"}, "[{tcp cp:9}]"},
-		{"secure", resource.Source{Cluster: "secure"}, "error"},
+		{"secure", resource.Source{Cluster: "secure"}, "[{tcp 127.0.0.1:1}]"},
 		{"empty", resource.Source{Cluster: "empty"}, "error"},
 		{"bad target", resource.Source{Target: "cp"}, "error"},
 	}

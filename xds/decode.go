@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/graph"
@@ -20,7 +21,7 @@ import (
 
 // known are the resources that were decoded last, by kind and name, so that bytes that come again are not decoded again.
 // It holds what is asked for and nothing else: a name that is asked for is there, with nil until its resource came.
-type known [int(mesh.KindRouteTable) + 1]map[string]*graph.Resource
+type known [mesh.NumResourceKinds]map[string]*graph.Resource
 
 func newKnown() known {
 	var k known
@@ -33,15 +34,24 @@ func newKnown() known {
 // follow takes a change of the subscriptions.
 func (k *known) follow(s graph.Subscribe) {
 	for _, n := range s.Add {
-		k[s.Kind][n] = nil
+		if _, there := k[s.Kind][n]; !there {
+			k[s.Kind][n] = nil
+		}
 	}
 	for _, n := range s.Remove {
 		delete(k[s.Kind], n)
+		if collective(s.Kind) && sourcekey.Name(n) == graph.Wildcard {
+			k.forget(s.Kind, sourcekey.Source(n))
+		}
 	}
 }
 
 // note keeps what a response brought, and drops what a full one left out.
 func (k *known) note(r graph.Response) {
+	if collective(r.Kind) {
+		k.noteMembers(r)
+		return
+	}
 	old := k[r.Kind]
 	if !r.Full && (r.Kind == mesh.KindListener || r.Kind == mesh.KindCluster) {
 		// All of them are asked for.
@@ -81,6 +91,16 @@ func typeURL(kind mesh.ResourceKind) string {
 		return resource.EndpointsType
 	case mesh.KindListener:
 		return resource.ListenerType
+	case mesh.KindScope:
+		return resource.ScopeType
+	case mesh.KindVirtualHost:
+		return resource.HostType
+	case mesh.KindSecret:
+		return resource.SecretType
+	case mesh.KindExtension:
+		return resource.ExtensionType
+	case mesh.KindRuntime:
+		return resource.RuntimeType
 	default:
 		return resource.RouteType
 	}
@@ -95,7 +115,7 @@ func (m *Manager) decode(f *feed, r ads.Response) (out graph.Response, ok bool) 
 	}
 	out = graph.Response{
 		Kind: kind, Source: f.src.ID, Version: r.Version, Nonce: r.Nonce, At: time.Now(),
-		Full:      !r.Delta && (kind == mesh.KindListener || kind == mesh.KindCluster),
+		Full:      !r.Delta && (kind == mesh.KindListener || kind == mesh.KindCluster || kind == mesh.KindScope),
 		Resources: make([]*graph.Resource, 0, len(r.Resources)),
 	}
 	var fresh []resource.Decoded
@@ -122,6 +142,7 @@ func (m *Manager) decode(f *feed, r ads.Response) (out graph.Response, ok bool) 
 		d.Name = key
 		out.Resources = append(out.Resources, newResource(d, res.Bytes, version, out.At))
 	}
+	out.Aliases = f.aliases(kind, r.Resources)
 	for _, a := range r.Absent {
 		out.Absent = append(out.Absent, graph.Absent{Name: f.key(kind, a.Name), Reason: a.Reason})
 	}
@@ -142,7 +163,8 @@ func (m *Manager) decodeOne(r ads.Response, res ads.Resource, version string) (r
 	if res.TypeURL != r.TypeURL {
 		return resource.Decoded{}, fmt.Errorf("its type is %s, and the response is of %s", res.TypeURL, r.TypeURL)
 	}
-	if own := resource.Name(res.Bytes); res.Name != "" && own != res.Name {
+	// The resource of a virtual host is named after its table; the virtual host may have another name.
+	if own := resource.Name(res.Bytes); res.Name != "" && own != res.Name && r.TypeURL != resource.HostType {
 		return resource.Decoded{}, fmt.Errorf("calls itself %q", own)
 	}
 	return m.deps.Decoder.Decode(res.TypeURL, res.Bytes, version)
@@ -186,6 +208,8 @@ func newResource(d resource.Decoded, raw []byte, version string, at time.Time) *
 	return &graph.Resource{
 		Name: d.Name, Value: d.Value, Raw: raw, Version: version, At: at,
 		Clusters: d.Refs.Clusters, RouteTables: d.Refs.RouteTables, Timeouts: d.Refs.Timeouts,
+		Parts:  d.Refs.Parts,
+		Scopes: d.Refs.Scopes, HostSet: d.Refs.HostSet,
 	}
 }
 

@@ -19,6 +19,8 @@ func (m *Manager) Dump(ctx context.Context) (dump.Input, error) {
 			Clusters:        m.entries(mesh.KindCluster),
 			Listeners:       m.entries(mesh.KindListener),
 			Routes:          m.entries(mesh.KindRouteTable),
+			Secrets:         m.shownEntries(m.graph.Parts(mesh.KindSecret)),
+			Filters:         m.shownEntries(m.graph.Parts(mesh.KindExtension)),
 			ClusterVersion:  m.graph.Version(mesh.KindCluster),
 			ListenerVersion: m.graph.Version(mesh.KindListener),
 		}
@@ -29,6 +31,7 @@ func (m *Manager) Dump(ctx context.Context) (dump.Input, error) {
 			}
 			out.Endpoints = append(out.Endpoints, shownAs)
 		}
+		m.showSets(&out)
 		out.Sources = m.shownSources()
 	})
 	return out, err
@@ -36,7 +39,7 @@ func (m *Manager) Dump(ctx context.Context) (dump.Input, error) {
 
 // shownSources are the sources, unless the aggregated stream is the only one.
 func (m *Manager) shownSources() (out []dump.Source) {
-	if len(m.feeds) == 0 || len(m.feeds) == 1 && m.feeds[""] != nil {
+	if len(m.feeds) == 0 || len(m.feeds) == 1 && m.feeds[""] != nil && m.savedAt("").IsZero() {
 		return nil
 	}
 	for _, s := range m.status().Sources {
@@ -46,7 +49,10 @@ func (m *Manager) shownSources() (out []dump.Source) {
 }
 
 func (m *Manager) entries(kind mesh.ResourceKind) []dump.Entry {
-	views := m.graph.Views(kind)
+	return m.shownEntries(m.graph.Views(kind))
+}
+
+func (m *Manager) shownEntries(views []graph.View) []dump.Entry {
 	out := make([]dump.Entry, 0, len(views))
 	for _, v := range views {
 		e := dump.Entry{Name: v.Name, Static: v.Static, Live: shown(v.Live), Next: shown(v.Next)}

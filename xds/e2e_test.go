@@ -38,6 +38,8 @@ type proxy struct {
 	// applied and notices have room for everything that a test provokes.
 	applied chan *mesh.Snapshot
 	notices chan mesh.Notice
+	secrets *secrets
+	configs chan *mesh.Extension
 
 	mu        sync.Mutex
 	last      *mesh.Snapshot               // guarded by mu
@@ -97,7 +99,7 @@ func start(t *testing.T, fetchTimeout time.Duration) *world {
 	t.Helper()
 	w := &world{t: t, cp: fakexds.Start(t), proxy: &proxy{
 		t: t, applied: make(chan *mesh.Snapshot, 1<<16), notices: make(chan mesh.Notice, 1<<16),
-		endpoints: map[string]*mesh.EndpointSet{},
+		endpoints: map[string]*mesh.EndpointSet{}, secrets: newSecrets(), configs: make(chan *mesh.Extension, 1<<16),
 	}}
 	log := zap.NewNop()
 	stream := ads.New(ads.Config{
@@ -106,7 +108,7 @@ func start(t *testing.T, fetchTimeout time.Duration) *world {
 	w.m = xds.New(xds.Config{Listeners: true, Clusters: true, FetchTimeout: fetchTimeout}, xds.Deps{
 		Log: log, Stream: stream, DNS: dns.New(dns.Config{}, log), Notifier: w.proxy,
 		Decoder: resource.New(resource.Options{Parsers: resourcetest.Parsers()}),
-		Apply:   w.proxy.apply, SetEndpoints: w.proxy.setEndpoints,
+		Apply:   w.proxy.apply, SetEndpoints: w.proxy.setEndpoints, SetSecret: w.proxy.setSecret, SetExtension: w.proxy.setExtension,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -43,6 +43,7 @@ func (m *Manager) start(ctx context.Context, src resource.Source, s Stream) *fee
 	f.plane = m.numbers.openPlane(planeName(src))
 	f.link.down(time.Now(), nil)
 	m.feeds[src.ID] = f
+	m.waitForAnswer(ctx, f)
 	out := make(chan ads.Event)
 	m.wg.Go(func() {
 		defer close(out)
@@ -82,7 +83,7 @@ func (m *Manager) close(f *feed) {
 	f.plane.group.Release()
 	m.closed.Add(f.stream.Counts())
 	delete(m.feeds, f.src.ID)
-	delete(m.sources, f.src.ID)
+	m.sources[f.src.ID] = f.src // prune forgets it where nothing can come of it
 	m.numbers.lost(m.lostSince())
 }
 
@@ -155,10 +156,10 @@ func (m *Manager) feed(ctx context.Context, id string) *feed {
 	return m.start(ctx, src, s)
 }
 
-// prune forgets the sources that were named by resources that nobody wants.
+// prune forgets the sources that were named by resources that nobody wants. Scopes may yet name tables of theirs.
 func (m *Manager) prune() {
 	for id := range m.sources {
-		if m.feeds[id] == nil {
+		if m.feeds[id] == nil && !m.graph.MayAsk(id) {
 			delete(m.sources, id)
 		}
 	}
@@ -174,28 +175,45 @@ func (m *Manager) onFeed(ctx context.Context, f *feed, ev ads.Event) {
 		f.link.up(time.Now(), ev.Target.String())
 		f.plane.connected(true)
 		m.numbers.lost(m.lostSince())
-		m.step(ctx, graph.Connected{Source: f.src.ID})
+		if m.layers.begun && f.src.Kind != mesh.KindRuntime {
+			m.step(ctx, graph.Connected{Source: f.src.ID})
+		}
 	case ads.Disconnected:
 		f.link.down(time.Now(), ev.Err)
 		f.plane.connected(false)
 		m.numbers.lost(m.lostSince())
 		if !ev.Responded {
 			m.failed(f)
+			m.restore(ctx, f)
 		}
-		m.step(ctx, graph.Disconnected{Source: f.src.ID})
+		if m.layers.begun && f.src.Kind != mesh.KindRuntime {
+			m.step(ctx, graph.Disconnected{Source: f.src.ID})
+		}
 	case ads.Failed:
 		f.link.err = ev.Err
 		m.failed(f)
 	case ads.Expired:
+		if ev.TypeURL == resource.RuntimeType {
+			m.expireLayers(f, ev.Names)
+			return
+		}
 		m.expire(ctx, f, ev)
 	case ads.Response:
 		f.link.controlPlane, f.link.err = ev.ControlPlane, nil
 		f.plane.identifier(ev.ControlPlane)
+		if ev.TypeURL == resource.RuntimeType {
+			m.onLayers(ctx, f, ev)
+			return
+		}
 		r, ok := m.decode(f, ev)
 		if !ok {
 			return
 		}
 		f.received[r.Kind] = r.Version
+		m.answered(f, r.Kind)
+		if r.Kind == mesh.KindSecret || r.Kind == mesh.KindExtension {
+			m.sent = keysOf(r)
+		}
 		m.step(ctx, r)
 	}
 	m.prune()
@@ -207,6 +225,10 @@ func (m *Manager) failed(f *feed) {
 		if m.cfg.Sources[kind].ID == f.src.ID {
 			m.numbers.failed(kind)
 		}
+	}
+	m.numbers.failedParts(f.src.ID)
+	if slices.ContainsFunc(m.layers.list, func(l *layer) bool { return l.Source.ID == f.src.ID }) {
+		m.numbers.failed(mesh.KindRuntime)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/graph"
+	"github.com/meshtap/meshtap/xds/layered"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
@@ -31,6 +32,8 @@ type Static struct {
 type Config struct {
 	// Static are the listeners and clusters of the bootstrap. A control plane cannot change them.
 	Static []Static
+	// Parts are the configurations of extensions of the bootstrap, that are asked for from the start to the end.
+	Parts []resource.Refs
 	// Listeners and Clusters say whether all listeners (LDS) and all clusters (CDS) are asked for.
 	Listeners, Clusters bool
 	// Sources are where they come from, and how long they are waited for. A kind that is not there comes over the aggregated
@@ -40,6 +43,10 @@ type Config struct {
 	ADS resource.Source
 	// FetchTimeout is how long a resource waits for what it depends on, Envoy's initial_fetch_timeout; 0 waits for ever.
 	FetchTimeout time.Duration
+	// Runtime are the layers of the runtime that are resources. All else is asked for once they came, or are not waited for.
+	Runtime []Layer
+	// Cache says where the last good configuration is kept on disk.
+	Cache Cache
 	// KeepOnEmpty keeps what is there when one response would remove every listener or every cluster.
 	KeepOnEmpty bool
 }
@@ -52,6 +59,8 @@ type Deps struct {
 	// Stream is the aggregated stream. Open opens another source; it is called in the loop and must not block.
 	Stream Stream
 	Open   func(resource.Source) (Stream, error)
+	// Runtime takes the layers of Config.Runtime; its layers on disk are followed. It may be nil where there are none.
+	Runtime *layered.Runtime
 	// DNS looks up the endpoints of StrictDNS clusters.
 	DNS discovery.Source
 	// Apply puts a snapshot into force and says which resources it could not; those that were in force before stay.
@@ -59,7 +68,13 @@ type Deps struct {
 	// order, from one goroutine.
 	Apply        func(*mesh.Snapshot) []mesh.Rejection
 	SetEndpoints func(cluster string, set *mesh.EndpointSet)
-	Notifier     mesh.Notifier
+	// SetSecret puts a secret into force for all that name its key, or takes it away where it is nil: nothing does any more.
+	// It is called like SetEndpoints. SetExtension does the same with the configuration of a filter.
+	SetSecret    func(key string, secret *mesh.Secret)
+	SetExtension func(key string, config *mesh.Extension)
+	// Answered is told that a Demand is over: what has come of it is in force. nil where there are none.
+	Answered func(hostSet, host string)
+	Notifier mesh.Notifier
 	// Stats takes the numbers; nil keeps them to the Manager.
 	Stats *stats.Registry
 	// Unknown is told of fields that an accepted resource had and no version of its message here knows; nil is not told.
@@ -84,7 +99,8 @@ type Stream interface {
 
 // Types are the type URLs that a Stream has to know, in the order in which they are asked for.
 func Types() []string {
-	return []string{resource.ClusterType, resource.EndpointsType, resource.ListenerType, resource.RouteType}
+	return []string{resource.RuntimeType, resource.ClusterType, resource.EndpointsType, resource.ListenerType, resource.ScopeType, resource.RouteType,
+		resource.HostType, resource.SecretType, resource.ExtensionType}
 }
 
 // Manager keeps the proxy's configuration up to date.
@@ -99,19 +115,33 @@ type Manager struct {
 	events chan fed
 	found  chan found
 	asks   chan func()
+	// demands has room for as many as can be waited for: whoever has one is on the path of a request.
+	demands chan graph.Demand
+	// changed are the keys of secrets whose files have changed.
+	changed chan string
 
 	// Owned by the goroutine in Run.
 	graph   *graph.Machine
 	timers  timers
+	layers  layers
 	watches map[graph.WatchID]context.CancelFunc
 	known   known
 	numbers numbers
+	// setNumbers are those of scopes and virtual hosts.
+	setNumbers setNumbers
 	// feeds are the sources that run, by ID; sources are those, but for the aggregated stream, that resources name.
 	feeds   map[string]*feed
 	sources map[string]resource.Source
-	closed  ads.Counts // of feeds that have ended
-	fatal   error
-	wg      sync.WaitGroup
+	cache   *cache // nil where nothing is kept on disk
+	history history
+	// secrets are those in force, by key. parked are the parts that only the history names.
+	secrets map[string]inForce
+	parked  map[part]struct{}
+	// sent are the keys of the last response of secrets, or of configurations of filters.
+	sent   []string
+	closed ads.Counts // of feeds that have ended
+	fatal  error
+	wg     sync.WaitGroup
 }
 
 // found is what a watch found.
@@ -132,11 +162,16 @@ func New(cfg Config, deps Deps) *Manager {
 		events:  make(chan fed),
 		found:   make(chan found),
 		asks:    make(chan func()),
+		demands: make(chan graph.Demand, graph.MaxDemands),
+		changed: make(chan string),
+		secrets: map[string]inForce{},
+		parked:  map[part]struct{}{},
 		graph:   graph.New(graph.Options{FetchTimeout: cfg.FetchTimeout, KeepOnEmpty: cfg.KeepOnEmpty}),
 		watches: map[graph.WatchID]context.CancelFunc{},
 		known:   newKnown(),
-		numbers: newNumbers(deps.Stats),
+		numbers: newNumbers(deps.Stats, len(cfg.Runtime) > 0), setNumbers: newSetNumbers(deps.Stats),
 		feeds:   map[string]*feed{},
+		history: history{sets: map[string]*mesh.EndpointSet{}},
 		sources: map[string]resource.Source{},
 	}
 }
@@ -156,18 +191,30 @@ func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer m.wg.Wait()
 	defer cancel()
+	m.openCache()
+	defer m.closeCache()
 	if m.deps.Stream != nil {
 		m.start(ctx, m.cfg.aggregated(), m.deps.Stream)
 	}
 	m.numbers.lost(m.lostSince())
-	m.step(ctx, m.startEvent())
+	if m.deps.Runtime != nil {
+		m.startLayers(ctx)
+	}
+	m.begin(ctx)
 	for m.fatal == nil {
 		m.numbers.observe(m.graph, m.counts())
 		fire, stop := m.timers.next(time.Now())
+		late, stopLate := m.layers.next(time.Now())
 		select {
 		case <-ctx.Done():
 			stop()
+			stopLate()
+			m.save(time.Now())
 			return nil
+		case now := <-m.cache.ticks():
+			m.save(now)
+		case <-late:
+			m.giveUp(ctx, time.Now())
 		case <-fire:
 			for _, id := range m.timers.expired(time.Now()) {
 				m.step(ctx, graph.Fired{Timer: id})
@@ -176,10 +223,15 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.onFeed(ctx, e.feed, e.ev)
 		case f := <-m.found:
 			m.step(ctx, endpointsEvent(f))
+		case key := <-m.changed:
+			m.reload(ctx, key)
+		case d := <-m.demands:
+			m.step(ctx, d)
 		case ask := <-m.asks:
 			ask()
 		}
 		stop()
+		stopLate()
 	}
 	return m.fatal
 }
@@ -192,6 +244,10 @@ func (m *Manager) startEvent() graph.Start {
 	for kind, src := range m.cfg.Sources {
 		s.Sources[kind], s.Timeouts[kind] = src.ID, src.FetchTimeout
 		m.note(src)
+	}
+	for _, refs := range m.cfg.Parts {
+		m.note(refs.Sources...)
+		s.Parts = append(s.Parts, &graph.Resource{Parts: refs.Parts, Timeouts: refs.Timeouts})
 	}
 	now := time.Now()
 	for _, d := range m.cfg.Static {
@@ -220,19 +276,29 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	switch a := a.(type) {
 	case graph.Subscribe:
 		m.known.follow(a)
+		m.numbers.follow(a)
 		m.subscribe(ctx, a)
 	case graph.Refresh:
 		if f := m.feeds[a.Source]; f != nil {
 			f.stream.Refresh(typeURL(a.Kind))
 		}
 	case graph.Ack:
+		m.unsaved()
 		m.numbers.accepted(a.Kind, a.Version, time.Now())
-		if f := m.feeds[a.Source]; f != nil {
+		m.setNumbers.answered(a.Kind, a.Source, a.Version, true)
+		if a.Kind == mesh.KindSecret || a.Kind == mesh.KindExtension {
+			m.numbers.acceptedParts(a.Kind, m.sent, a.Version, time.Now())
+		}
+		if f := m.feeds[a.Source]; f != nil && a.Nonce != cacheNonce {
 			f.stream.Ack(typeURL(a.Kind), a.Nonce, a.Version)
 		}
 	case graph.Nack:
 		m.numbers.rejected(a.Kind)
-		if f := m.feeds[a.Source]; f != nil {
+		m.setNumbers.answered(a.Kind, a.Source, "", false)
+		if a.Kind == mesh.KindSecret || a.Kind == mesh.KindExtension {
+			m.numbers.rejectedParts(a.Kind, m.sent, a.Names)
+		}
+		if f := m.feeds[a.Source]; f != nil && a.Nonce != cacheNonce {
 			f.stream.Nack(typeURL(a.Kind), a.Nonce, f.received[a.Kind], a.Detail, a.Names)
 		}
 	case graph.Watch:
@@ -240,9 +306,16 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	case graph.Unwatch:
 		m.watches[a.Watch]()
 		delete(m.watches, a.Watch)
+	case graph.Answered:
+		if m.deps.Answered != nil {
+			m.deps.Answered(a.Set, a.Host)
+		}
 	case graph.SetEndpoints:
-		m.deps.SetEndpoints(a.Cluster, a.Set)
+		m.setEndpoints(a.Cluster, a.Set)
+	case graph.SetPart:
+		m.setPart(ctx, a)
 	case graph.Apply:
+		m.unsaved()
 		m.apply(ctx, a.Snapshot)
 	case graph.StartTimer:
 		m.timers.start(a.Timer, time.Now().Add(a.After))
@@ -255,17 +328,6 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 			close(m.ready)
 		}
 	}
-}
-
-// apply puts a snapshot into force and tells the graph the verdict. What the bootstrap asks for has to work.
-func (m *Manager) apply(ctx context.Context, s *mesh.Snapshot) {
-	rejected := m.deps.Apply(s)
-	for _, r := range rejected {
-		if isStatic(s, r) && m.fatal == nil {
-			m.fatal = fmt.Errorf("xds: static %v %q: %s", r.Kind, r.Name, r.Reason)
-		}
-	}
-	m.step(ctx, graph.Applied{Rejected: rejected})
 }
 
 func isStatic(s *mesh.Snapshot, r mesh.Rejection) bool {

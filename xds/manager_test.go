@@ -17,11 +17,13 @@ import (
 	"unicode/utf8"
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointpb "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshtap/meshtap/discovery"
 	"github.com/meshtap/meshtap/internal/stats"
@@ -148,7 +150,7 @@ type rig struct {
 }
 
 func newDecoder(static bool) *resource.Decoder {
-	return resource.New(resource.Options{Parsers: resourcetest.Parsers(), Static: static})
+	return resource.New(resource.Options{Parsers: resourcetest.Parsers(), Static: static, DeltaADS: true})
 }
 
 // startRig runs a manager. The caller ends it with stop.
@@ -165,6 +167,7 @@ func startRig(t *testing.T, cfg Config, reject func(*mesh.Snapshot) []mesh.Rejec
 		Log: zap.New(core), Decoder: r.decoder, Stream: r.stream, DNS: r.dns,
 		Apply: r.proxy.apply, SetEndpoints: r.proxy.setEndpoints, Notifier: r.proxy, Stats: r.reg,
 	})
+	r.m.deps.Runtime = runtimeOf(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	go func() { r.done <- r.m.Run(ctx) }()
@@ -447,7 +450,7 @@ func TestStaticListenerThatCannotBindEndsRun(t *testing.T) {
 		if err == nil || err.Error() != `xds: static listener "L": cannot bind 10.0.0.1:80` {
 			t.Errorf("Run: %v", err)
 		}
-		if _, err := r.m.Status(t.Context()); !errors.Is(err, errEnded) {
+		if _, err := r.m.Status(t.Context()); !errors.Is(err, ErrEnded) {
 			t.Errorf("Status after the end: %v", err)
 		}
 	})
@@ -514,7 +517,7 @@ func TestWarnsOfFieldsWithoutEffect(t *testing.T) {
 		for i := range 25 {
 			c := fakexds.StaticCluster(fmt.Sprint("c", i), one)
 			c.AltStatName = "x"
-			c.PreconnectPolicy = &clusterpb.Cluster_PreconnectPolicy{}
+			c.PreconnectPolicy = &clusterpb.Cluster_PreconnectPolicy{PredictivePreconnectRatio: wrapperspb.Double(2)}
 			all = append(all, c)
 		}
 		r.send(resource.ClusterType, "1", all...)
@@ -560,27 +563,31 @@ func TestTimers(t *testing.T) {
 	}
 }
 
-// TestMutatedResources sends 10,000 resources with random damage (F05): what cannot be read is refused, what was in force
+// TestMutatedResources sends 10,000 resources of each type with random damage (F05): what cannot be read is refused, what was in force
 // stays, and nothing falls over.
 func TestMutatedResources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := startRig(t, dynamic(), nil)
 		defer r.stop()
 		r.stream.out <- ads.Connected{}
+		overADS := &corepb.ConfigSource{ConfigSourceSpecifier: &corepb.ConfigSource_Ads{Ads: &corepb.AggregatedConfigSource{}}}
 		good := map[string]proto.Message{
 			resource.ClusterType:   fakexds.EDSCluster("a"),
 			resource.EndpointsType: fakexds.Endpoints("a", one, two),
-			resource.ListenerType:  fakexds.Listener("L", one, "r"),
-			resource.RouteType:     fakexds.Routes("r", "a"),
+			resource.ListenerType:  fakexds.ScopedListener("L", one, overADS, overADS),
+			resource.RouteType:     fakexds.WithHosts(fakexds.Routes("r", "a"), overADS),
+			resource.ScopeType:     fakexds.Scope("A", "a", "r"),
+			resource.HostType:      fakexds.Host("r", "a.example", "a"),
 		}
-		for _, url := range Types() {
+		types := slices.DeleteFunc(Types(), func(url string) bool { return good[url] == nil })
+		for _, url := range types {
 			r.send(url, "good", good[url])
 		}
 		r.said()
 		before := r.proxy.last
 		random := rand.New(rand.NewPCG(1, 2))
-		for i := range 10_000 {
-			url := Types()[i%4]
+		for i := range 10_000 * len(types) {
+			url := types[i%len(types)]
 			b, err := proto.Marshal(good[url])
 			if err != nil {
 				t.Fatal(err)
@@ -594,18 +601,19 @@ func TestMutatedResources(t *testing.T) {
 		}
 		said := r.said()
 		acks, nacks := strings.Count(said, "ack ")-strings.Count(said, "nack "), strings.Count(said, "nack ")
-		if acks+nacks < 10_000 || nacks < 5_000 {
+		if acks+nacks < 10_000*len(types) || nacks < 5_000*len(types) {
 			t.Errorf("%d ACKs and %d NACKs", acks, nacks)
 		}
 		if !utf8.ValidString(said) {
 			t.Error("said what no message can hold")
 		}
-		for _, url := range Types() {
+		for _, url := range types {
 			r.send(url, "good again", good[url])
 		}
+		time.Sleep(time.Minute) // which ends the waits for what damaged resources name
 		r.said()
 		if s := r.proxy.last; s.Clusters["a"] == nil || s.Listeners["L"] == nil || s.RouteTables["r"] == nil ||
-			len(s.Clusters) != len(before.Clusters) || len(s.Listeners) != len(before.Listeners) {
+			len(s.Clusters) != len(before.Clusters) || len(s.Listeners) != len(before.Listeners) || len(s.ScopeSets) != 1 || len(s.HostSets) != 1 {
 			t.Errorf("in force in the end: %+v", s)
 		}
 	})

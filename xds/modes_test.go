@@ -29,6 +29,7 @@ import (
 	"github.com/meshtap/meshtap/discovery/dns"
 	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/internal/testcert"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/fakexds"
 	"github.com/meshtap/meshtap/xds"
@@ -40,35 +41,78 @@ import (
 // modes are the ways in which a control plane can be asked, as bootstraps write them.
 var modes = []string{"ADS GRPC", "ADS DELTA_GRPC", "GRPC", "DELTA_GRPC", "REST", "file"}
 
+// matrix are the modes, over TLS where there is a connection, and from caches of one type each.
+var matrix = []string{
+	"ADS GRPC", "ADS DELTA_GRPC", "GRPC", "DELTA_GRPC", "REST", "file",
+	"TLS ADS GRPC", "TLS ADS DELTA_GRPC", "TLS GRPC", "TLS DELTA_GRPC", "TLS REST",
+	"linear ADS GRPC", "linear ADS DELTA_GRPC", "linear GRPC", "linear DELTA_GRPC",
+}
+
 // moded is a world in one of the modes.
 type moded struct {
 	*world
 	mode  string
+	keys  *keys // of TLS, nil for plain text
 	dir   string
 	reg   *stats.Registry
 	count int
+	// patience is how long secrets are waited for where it is not 0.
+	patience time.Duration
+	// pairs are the certificates that states name.
+	pairs []*testcert.Pair
 }
 
 // startMode runs a manager from a bootstrap.
 func startMode(t *testing.T, mode string) *moded {
 	t.Helper()
-	w := &moded{mode: mode, dir: t.TempDir(), reg: stats.NewRegistry(stats.Options{}), world: &world{t: t, cp: fakexds.Start(t), proxy: &proxy{
+	return startLogged(t, mode, zap.NewNop())
+}
+
+func startLogged(t *testing.T, mode string, log *zap.Logger) *moded {
+	t.Helper()
+	w := newMode(t, mode)
+	w.run(xds.Cache{}, log)
+	return w
+}
+
+// newMode starts a control plane, and nothing that asks it.
+func newMode(t *testing.T, mode string) *moded {
+	t.Helper()
+	var opt fakexds.Options
+	mode, opt.Linear = strings.CutPrefix(mode, "linear ")
+	w := &moded{dir: t.TempDir()}
+	if plain, secure := strings.CutPrefix(mode, "TLS "); secure {
+		mode, w.keys = plain, newKeys(t, w.dir)
+		opt.TLS = w.keys.server(w.keys.issue(t))
+	}
+	w.mode, w.world = mode, &world{t: t, cp: fakexds.StartWith(t, opt)}
+	return w
+}
+
+// run runs a manager, in place of the one before, which has to be stopped.
+func (w *moded) run(cache xds.Cache, log *zap.Logger) {
+	t := w.t
+	t.Helper()
+	w.reg = stats.NewRegistry(stats.Options{})
+	w.proxy = &proxy{
 		t: t, applied: make(chan *mesh.Snapshot, 1<<16), notices: make(chan mesh.Notice, 1<<16),
-		endpoints: map[string]*mesh.EndpointSet{},
-	}}}
+		endpoints: map[string]*mesh.EndpointSet{}, secrets: newSecrets(), configs: make(chan *mesh.Extension, 1<<16),
+	}
 	b, err := bootstrap.Load(bootstrap.Options{YAML: w.bootstrap(), Parsers: resourcetest.Parsers()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := zap.NewNop()
 	streams := xds.NewStreams(b, log)
 	aggregated, err := streams.Aggregated()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.m = xds.New(xds.FromBootstrap(b), xds.Deps{
+	cfg := xds.FromBootstrap(b)
+	cfg.Cache = cache
+	w.m = xds.New(cfg, xds.Deps{
 		Log: log, Stream: aggregated, Open: streams.Open, DNS: dns.New(dns.Config{}, log), Notifier: w.proxy, Stats: w.reg,
 		Decoder: resource.New(b.Resource), Apply: w.proxy.apply, SetEndpoints: w.proxy.setEndpoints,
+		SetSecret: w.proxy.setSecret, SetExtension: w.proxy.setExtension,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -80,7 +124,6 @@ func startMode(t *testing.T, mode string) *moded {
 		}
 	})
 	t.Cleanup(w.stop)
-	return w
 }
 
 // bootstrap writes the configuration of a mode.
@@ -105,7 +148,7 @@ func (w *moded) bootstrap() string {
 			w.t.Fatal(err)
 		}
 		fmt.Fprintf(&b, "  - {name: %s, connect_timeout: 1s, load_assignment: {cluster_name: %s, endpoints: [{lb_endpoints: [{endpoint: "+
-			"{address: {socket_address: {address: %s, port_value: %s}}}}]}]}}\n", name, name, host, port)
+			"{address: {socket_address: {address: %s, port_value: %s}}}}]}]}%s}\n", name, name, host, port, w.keys.socket())
 	}
 	return b.String()
 }
@@ -129,7 +172,11 @@ func (w *moded) source(typeURL string) *corepb.ConfigSource {
 	case "file":
 		return fakexds.FileSource(w.path(typeURL))
 	}
-	return &corepb.ConfigSource{ConfigSourceSpecifier: &corepb.ConfigSource_Ads{Ads: &corepb.AggregatedConfigSource{}}}
+	c := &corepb.ConfigSource{ConfigSourceSpecifier: &corepb.ConfigSource_Ads{Ads: &corepb.AggregatedConfigSource{}}}
+	if w.patience > 0 && typeURL == fakexds.SecretType {
+		c.InitialFetchTimeout = durationpb.New(w.patience)
+	}
+	return c
 }
 
 func (w *moded) path(typeURL string) string {
@@ -140,8 +187,15 @@ func (w *moded) path(typeURL string) string {
 func (w *moded) push(version string, s state) {
 	w.t.Helper()
 	set := s.resources()
+	w.addSecrets(set, s)
 	set[fakexds.ClusterType] = fakexds.From(w.source(fakexds.EndpointType), set[fakexds.ClusterType]...)
 	set[fakexds.ListenerType] = fakexds.From(w.source(fakexds.RouteType), set[fakexds.ListenerType]...)
+	w.pushAll(version, set)
+}
+
+// pushAll does so with resources, in the order of their types.
+func (w *moded) pushAll(version string, set map[string][]types.Resource) {
+	w.t.Helper()
 	if w.mode != "file" {
 		w.cp.SetAll(version, set)
 		return
@@ -184,6 +238,8 @@ type state struct {
 	clusters  map[string]int
 	tables    map[string][]string
 	listeners map[string]string
+	// secrets are the certificates of listeners, by their place among moded.pairs.
+	secrets map[string]int
 }
 
 func (s state) resources() map[string][]types.Resource {
@@ -220,6 +276,9 @@ func (s state) text() string {
 	for name, table := range s.listeners {
 		lines = append(lines, fmt.Sprintf("listener %s %s", name, table))
 	}
+	for name, i := range s.secrets {
+		lines = append(lines, fmt.Sprintf("secret of %s %d", name, i))
+	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
@@ -248,6 +307,9 @@ func (w *moded) inForce(s *mesh.Snapshot) string {
 	}
 	for name, l := range s.Listeners {
 		lines = append(lines, fmt.Sprintf("listener %s %s", name, sourcekey.Name(l.Chains[0].HTTP.RouteTable)))
+		if tls := l.Chains[0].TLS; tls != nil {
+			lines = append(lines, fmt.Sprintf("secret of %s %d", name, w.place(tls.CertificateSecrets[0])))
+		}
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
@@ -277,7 +339,7 @@ func (w *moded) untilInForce(s state) {
 
 // randomState is a state that a control plane may be in.
 func randomState(r *rand.Rand) state {
-	s := state{map[string]int{}, map[string][]string{}, map[string]string{}}
+	s := state{map[string]int{}, map[string][]string{}, map[string]string{}, map[string]int{}}
 	for i := range 1 + r.IntN(6) {
 		s.clusters[fmt.Sprint("c", r.IntN(8))] = r.IntN(2) * (1 + i + r.IntN(50))
 	}
@@ -290,7 +352,11 @@ func randomState(r *rand.Rand) state {
 		s.tables[fmt.Sprint("t", r.IntN(4))] = to
 	}
 	for i, table := range slices.Sorted(maps.Keys(s.tables)) { // each is named: what is not asked for does not come
-		s.listeners[fmt.Sprint("l", i, r.IntN(2))] = table
+		name := fmt.Sprint("l", i, r.IntN(2))
+		s.listeners[name] = table
+		if r.IntN(2) == 0 {
+			s.secrets[name] = r.IntN(numPairs)
+		}
 	}
 	return s
 }
@@ -300,7 +366,7 @@ func randomState(r *rand.Rand) state {
 func TestSameEndByEveryWay(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
-	for _, mode := range modes {
+	for _, mode := range matrix {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			t.Logf("seed %d", seed)
@@ -320,7 +386,7 @@ func TestSameEndByEveryWay(t *testing.T) {
 
 // one is a state of one listener, whose routes go to clusters.
 func one(endpoint int, clusters ...string) state {
-	s := state{map[string]int{}, map[string][]string{"r": clusters}, map[string]string{"L": "r"}}
+	s := state{map[string]int{}, map[string][]string{"r": clusters}, map[string]string{"L": "r"}, nil}
 	for i, c := range clusters {
 		s.clusters[c] = endpoint + i
 	}
@@ -376,9 +442,17 @@ func TestStatusNamesSources(t *testing.T) {
 	}
 }
 
-// number reads a gauge or counter.
+// number reads a gauge, counter a counter.
 func number(reg *stats.Registry, name string) (value int64, ok bool) {
-	reg.Each(func(k stats.Kind) bool { return k == stats.Gauge }, func(m *stats.Metric) bool {
+	return read(reg, name, stats.Gauge)
+}
+
+func counter(reg *stats.Registry, name string) (value int64, ok bool) {
+	return read(reg, name, stats.Counter)
+}
+
+func read(reg *stats.Registry, name string, kind stats.Kind) (value int64, ok bool) {
+	reg.Each(func(k stats.Kind) bool { return k == kind }, func(m *stats.Metric) bool {
 		if string(m.AppendName(nil)) == name {
 			value, ok = m.Value, true
 		}

@@ -49,6 +49,9 @@ const (
 // Envoy counts by cluster and by table, are not.
 type numbers struct {
 	updates map[mesh.ResourceKind]*stats.Group
+	// parts are those of the secrets, and of the configurations of filters, that are asked for.
+	parts   map[part]*stats.Group
+	schemas map[mesh.ResourceKind]*stats.Schema
 	reg     *stats.Registry
 	planes  *stats.Schema
 	own     *stats.Group
@@ -71,8 +74,10 @@ func updateSchema(name string) *stats.Schema {
 	}}
 }
 
-func newNumbers(reg *stats.Registry) numbers {
+// newNumbers returns the numbers. layers says that layers of the runtime come from somewhere.
+func newNumbers(reg *stats.Registry, layers bool) numbers {
 	n := numbers{updates: map[mesh.ResourceKind]*stats.Group{}, reg: reg, downSince: &atomic.Int64{}}
+	n.parts, n.schemas = map[part]*stats.Group{}, partSchemas()
 	n.planes = &stats.Schema{Name: "control_plane", Defs: []stats.Def{
 		connectedState: {Name: "connected_state", Kind: stats.Gauge},
 		identifier:     {Name: "identifier", Kind: stats.Text},
@@ -81,6 +86,9 @@ func newNumbers(reg *stats.Registry) numbers {
 		mesh.KindCluster: "cluster_manager.cds", mesh.KindListener: "listener_manager.lds",
 	} {
 		n.updates[kind] = reg.Group(updateSchema(name), name)
+	}
+	if layers {
+		n.updates[mesh.KindRuntime] = reg.Group(updateSchema("runtime"), "runtime")
 	}
 	n.own = reg.Group(&stats.Schema{Own: true, Defs: []stats.Def{
 		staleSeconds:       {Name: "meshtap_xds_disconnected_seconds", Kind: stats.Gauge},
@@ -147,9 +155,13 @@ func (n *numbers) failed(kind mesh.ResourceKind) {
 
 func (n *numbers) accepted(kind mesh.ResourceKind, version string, at time.Time) {
 	g := n.updates[kind]
-	if g == nil {
-		return
+	if g != nil {
+		count(g, version, at)
 	}
+}
+
+// count counts an update that was accepted.
+func count(g *stats.Group, version string, at time.Time) {
 	g.Inc(0, updateSuccess)
 	g.Set(updateTime, at.UnixMilli())
 	g.Set(updateVersion, hash(version))
@@ -164,6 +176,7 @@ func (n *numbers) rejected(kind mesh.ResourceKind) {
 
 // timedOut counts the first response of a type that did not come.
 func (n *numbers) timedOut(c mesh.ConfigNotice) {
+	n.timedOutPart(c.Kind, c.Errors[0].Name)
 	if g := n.updates[c.Kind]; g != nil && len(c.Errors) == 1 && c.Errors[0].Name == "" {
 		g.Inc(0, initFetchTimeout)
 	}

@@ -47,6 +47,10 @@ type Status struct {
 	Target, ControlPlane string
 	// Sources are all that run: the aggregated stream first, then the others, sorted.
 	Sources []SourceStatus
+	// Saved is when what is in force was saved to the disk, where a source has not answered since the start; else the zero time.
+	Saved time.Time
+	// Held says that an older configuration is held by hand, and which; "" where none is.
+	Held string
 	// Degraded says why what is in force may not be what the control plane wants, "" where there is no reason to think so.
 	Degraded string
 	// Types are the types of resources, and Warming what was accepted and waits. Source is in both as in SourceStatus.
@@ -66,10 +70,12 @@ type SourceStatus struct {
 	Target, ControlPlane string
 	// Err says why nothing comes, or why the last that came could not be read; "" where all is well.
 	Err string
+	// Saved is when what is in force of the source was saved to the disk, the zero time where it has answered.
+	Saved time.Time
 }
 
-// errEnded is what questions get when there is no loop to answer.
-var errEnded = errors.New("xds: the manager does not run")
+// ErrEnded is what questions get when there is no loop to answer.
+var ErrEnded = errors.New("xds: the manager does not run")
 
 // Status returns how the configuration stands. It waits for the loop, and fails when ctx ends before it answers.
 func (m *Manager) Status(ctx context.Context) (Status, error) {
@@ -81,7 +87,7 @@ func (m *Manager) Status(ctx context.Context) (Status, error) {
 func (m *Manager) status() Status {
 	out := Status{
 		Dynamic: len(m.feeds) > 0, Connected: len(m.feeds) > 0,
-		Types: m.graph.Types(), Warming: m.graph.Held(), Ignored: m.graph.Counts(),
+		Types: append(m.graph.Types(), m.layerStatus()...), Warming: m.graph.Held(), Ignored: m.graph.Counts(),
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.feeds)) {
 		f := m.feeds[id]
@@ -90,6 +96,10 @@ func (m *Manager) status() Status {
 		}
 		if f.link.err != nil {
 			s.Err = f.link.err.Error()
+		}
+		s.Saved = m.savedAt(id)
+		if !s.Saved.IsZero() {
+			out.Saved = s.Saved
 		}
 		out.add(s)
 	}
@@ -104,6 +114,7 @@ func (m *Manager) status() Status {
 		out.Ready = true
 	default:
 	}
+	out.Held = m.history.heldText()
 	out.Degraded = degraded(out)
 	return out
 }
@@ -161,6 +172,12 @@ func degraded(s Status) string {
 			why = append(why, name+" could not be read: "+src.Err)
 		}
 	}
+	if s.Held != "" {
+		why = append(why, s.Held)
+	}
+	if !s.Saved.IsZero() {
+		why = append(why, "what is in force was saved at "+s.Saved.UTC().Format(time.RFC3339)+", since its source has not answered")
+	}
 	for _, t := range s.Types {
 		if t.Nack != "" {
 			why = append(why, fmt.Sprintf("the last %v update was refused: %s", t.Kind, t.Nack))
@@ -175,7 +192,7 @@ func (m *Manager) ask(ctx context.Context, f func()) error {
 	select {
 	case m.asks <- func() { f(); close(done) }:
 	case <-m.ended:
-		return errEnded
+		return ErrEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -18,12 +18,12 @@ import (
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "config COMMAND",
-		Short:   "Work with bootstrap files",
+		Short:   "Work with bootstrap files, and with what proxies have in force",
 		Example: `  meshtap config validate bootstrap.yaml`,
 		Args:    cli.KnownVerb,
 		RunE:    help,
 	}
-	cmd.AddCommand(newValidate())
+	cmd.AddCommand(newValidate(), newHistory(), newRollback(), newRelease(), newDiff())
 	return cmd
 }
 

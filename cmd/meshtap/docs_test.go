@@ -130,13 +130,15 @@ var jsonOf = map[string][]struct {
 	key string
 	typ reflect.Type
 }{
-	"meshtap stat":         {{"services", reflect.TypeFor[[]statRow]()}},
-	"meshtap status":       {{"proxies", reflect.TypeFor[[]proxyStatus]()}},
-	"meshtap circuits":     {{"circuits", reflect.TypeFor[[]circuitJSON]()}},
-	"meshtap spool ls":     {{"spools", reflect.TypeFor[[]spoolJSON]()}},
-	"meshtap spool verify": {{"spools", reflect.TypeFor[[]spoolJSON]()}},
-	"meshtap explain":      {{"words", reflect.TypeFor[[]explanation]()}},
-	"meshtap fault ls":     {{"faults", reflect.TypeFor[map[string]faults]()}},
+	"meshtap stat":          {{"services", reflect.TypeFor[[]statRow]()}},
+	"meshtap status":        {{"proxies", reflect.TypeFor[[]proxyStatus]()}},
+	"meshtap circuits":      {{"circuits", reflect.TypeFor[[]circuitJSON]()}},
+	"meshtap spool ls":      {{"spools", reflect.TypeFor[[]spoolJSON]()}},
+	"meshtap spool verify":  {{"spools", reflect.TypeFor[[]spoolJSON]()}},
+	"meshtap events verify": {{"boots", reflect.TypeFor[[]check]()}},
+	"meshtap replay":        {{"replay", reflect.TypeFor[replay]()}},
+	"meshtap explain":       {{"words", reflect.TypeFor[[]explanation]()}},
+	"meshtap fault ls":      {{"faults", reflect.TypeFor[map[string]faults]()}},
 	// One document for each file.
 	"meshtap config validate": {{"issues", reflect.TypeFor[[]bootstrap.Issue]()}},
 }
@@ -154,6 +156,8 @@ func writeJSON(t *testing.T, b io.Writer, path string) {
 	switch path {
 	case "meshtap stat":
 		fmt.Fprint(b, "| `window_ms` | number | how long was measured |\n")
+	case "meshtap events verify":
+		fmt.Fprint(b, "| `ok` | true or false | whether everything adds up |\n| `unreadable` | number | messages of the capture that are no events |\n")
 	case "meshtap config validate":
 		fmt.Fprint(b, "| `file` | text | the file; there is one document for each |\n| `valid` | true or false | whether it can be used |\n| `errors`, `warnings` | number | how many there are |\n")
 	}
@@ -208,7 +212,7 @@ func typeName(t reflect.Type) string {
 		return "true or false"
 	case t.Kind() == reflect.Slice:
 		return "list"
-	case t.Kind() == reflect.Pointer:
+	case t.Kind() == reflect.Pointer || t.Kind() == reflect.Map:
 		return "object"
 	}
 	return "number"

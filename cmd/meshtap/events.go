@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/eventtap/consume"
+	"github.com/meshtap/meshtap/eventtap/consume/stream"
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
@@ -24,7 +26,7 @@ func newEvents() *cobra.Command {
 		Args:    cli.KnownVerb,
 		RunE:    help,
 	}
-	cmd.AddCommand(newEventsList())
+	cmd.AddCommand(newEventsList(), newEventsVerify())
 	return cmd
 }
 
@@ -71,7 +73,7 @@ func (f *eventsFlags) run(ctx context.Context, cmd *cobra.Command, _ []string) e
 		return cli.Usage("0 is all", "--limit %d: a count is not negative", f.limit)
 	}
 	now := time.Now()
-	start := cli.Start{Newest: uint64(max(newest, f.limit))}
+	start := stream.Start{Newest: uint64(max(newest, f.limit))}
 	if f.since != "" {
 		var err error
 		if start.Since, err = parseSince(f.since, now); err != nil {
@@ -96,7 +98,7 @@ func (f *eventsFlags) run(ctx context.Context, cmd *cobra.Command, _ []string) e
 	}
 	defer bus.Close()
 	l := &lister{
-		printer: newPrinter(s, now), filter: &f.filter, names: newDirectory(known.Proxies), gaps: newGaps(), limit: f.limit,
+		printer: newPrinter(s, now), filter: &f.filter, names: newDirectory(known.Proxies), gaps: consume.NewGaps(0), window: consume.NewWindow(), limit: f.limit,
 		lost: map[string]uint64{}, notes: cmd.ErrOrStderr(),
 	}
 	err = l.list(ctx, bus, start)
@@ -122,7 +124,8 @@ type lister struct {
 	printer *printer
 	filter  *filter
 	names   directory
-	gaps    *gaps
+	gaps    *consume.Gaps
+	window  *consume.Window
 	notes   io.Writer // standard error
 	// limit is how many events are kept for the list; 0 is all. While it lists, rows wait in kept.
 	limit int
@@ -137,16 +140,16 @@ type lister struct {
 
 // row is an event, or a gap, that waits to be printed.
 type row struct {
-	event cli.Event
+	event consume.Event
 	gap   string
 }
 
 // list shows what is stored.
-func (l *lister) list(ctx context.Context, b *cli.Bus, start cli.Start) error {
+func (l *lister) list(ctx context.Context, b *cli.Bus, start stream.Start) error {
 	if err := b.Read(ctx, start, false, l.message); err != nil {
 		return err
 	}
-	for _, m := range l.gaps.rest() {
+	for _, m := range l.gaps.Rest() {
 		if err := l.gap(m); err != nil {
 			return err
 		}
@@ -162,11 +165,11 @@ func (l *lister) list(ctx context.Context, b *cli.Bus, start cli.Start) error {
 
 // follow goes on behind what was listed.
 func (l *lister) follow(ctx context.Context, b *cli.Bus) error {
-	start := cli.Start{After: l.last}
+	start := stream.Start{After: l.last}
 	if l.last == 0 { // there was nothing at all
 		start.Newest = math.MaxUint64
 	}
-	return b.Read(ctx, start, true, func(m *cli.Message) error {
+	return b.Read(ctx, start, true, func(m *consume.Message) error {
 		if err := l.message(m); err != nil {
 			return err
 		}
@@ -175,9 +178,9 @@ func (l *lister) follow(ctx context.Context, b *cli.Bus) error {
 }
 
 // message takes one message.
-func (l *lister) message(m *cli.Message) (err error) {
+func (l *lister) message(m *consume.Message) (err error) {
 	l.last = m.Seq
-	cli.Decode(m, func(e cli.Event) {
+	consume.Decode(m, func(e consume.Event) {
 		if err == nil {
 			err = l.take(e)
 		}
@@ -185,8 +188,8 @@ func (l *lister) message(m *cli.Message) (err error) {
 	return err
 }
 
-func (l *lister) take(e cli.Event) error {
-	if l.gaps.repeated(e.Event) {
+func (l *lister) take(e consume.Event) error {
+	if l.window.Repeated(e.Event) {
 		l.repeated++
 		return nil
 	}
@@ -194,7 +197,7 @@ func (l *lister) take(e cli.Event) error {
 	if e.Kind == event.Lost {
 		l.lost[string(e.Texts[event.Reason])] += e.Uint(event.Count)
 	}
-	for _, m := range l.gaps.see(e.Event) {
+	for _, m := range l.gaps.See(e.Event) {
 		if err := l.gap(m); err != nil {
 			return err
 		}
@@ -208,9 +211,9 @@ func (l *lister) take(e cli.Event) error {
 	return l.put(row{event: e})
 }
 
-func (l *lister) gap(m missing) error {
-	l.missing += m.count
-	return l.put(row{gap: m.String()})
+func (l *lister) gap(g consume.Gap) error {
+	l.missing += g.Count
+	return l.put(row{gap: gapStory(g)})
 }
 
 // put prints a row, or keeps it until it is known to be among the newest.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/eventtap/event"
+	cel "github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -30,6 +31,7 @@ type condition struct {
 	name  string
 	not   bool
 	match func(*shown) bool
+	text  string // as it was written
 }
 
 // shown is an event with the names that a person knows: who called whom.
@@ -38,7 +40,10 @@ type shown struct {
 	from, to string
 }
 
-const typeFlag = "type"
+const (
+	typeFlag = "type"
+	celFlag  = "filter"
+)
 
 // add adds the flags to a verb.
 func (f *filter) add(cmd *cobra.Command) {
@@ -56,6 +61,7 @@ func (f *filter) add(cmd *cobra.Command) {
 		{"method", "`names`: HTTP methods, as GET,PUT", parseMethods},
 		{"flags", "`flags`: any of these response flags, as UF,UO", parseFlags},
 		{"slow", "`time`: took at least so long, as 250ms", parseSlow},
+		{celFlag, "`CEL`: this expression is true of the event, by its own names", parseCEL},
 	} {
 		s.Var(&filterFlag{f, v.name, v.parse}, v.name, v.usage)
 	}
@@ -109,6 +115,24 @@ func (f *filter) kinds() []event.Kind {
 	return out
 }
 
+// expression is what --filter says in all, for a proxy to choose by; "" where it says nothing.
+func (f *filter) expression() string {
+	var any, all []string
+	for _, c := range f.conditions {
+		switch {
+		case c.name != celFlag:
+		case c.not:
+			all = append(all, "!("+c.text+"\n)")
+		default:
+			any = append(any, "("+c.text+"\n)") // a comment ends with its line
+		}
+	}
+	if len(any) > 0 {
+		all = append(all, "("+strings.Join(any, " || ")+")")
+	}
+	return strings.Join(all, " && ")
+}
+
 // filterFlag is a pflag.Value that adds a condition.
 type filterFlag struct {
 	f     *filter
@@ -122,7 +146,7 @@ func (v *filterFlag) Set(s string) error {
 	if err != nil {
 		return err
 	}
-	v.f.conditions = append(v.f.conditions, condition{v.name, v.f.not, match})
+	v.f.conditions = append(v.f.conditions, condition{v.name, v.f.not, match, s})
 	v.f.not = false
 	return nil
 }
@@ -208,6 +232,18 @@ func parseMethods(s string) (func(*shown) bool, error) {
 	return anyOf(strings.ToUpper(s), func(e *shown) []string { return []string{e.text(event.Method)} })
 }
 
+// parseCEL reads an expression. An event on which it fails does not match.
+func parseCEL(s string) (func(*shown) bool, error) {
+	f, err := cel.NewCompiler().Compile(s)
+	if err != nil {
+		return nil, err
+	}
+	return func(e *shown) bool {
+		yes, err := f.Match(e.Event)
+		return err == nil && yes
+	}, nil
+}
+
 func parseSlow(s string) (func(*shown) bool, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
@@ -219,7 +255,7 @@ func parseSlow(s string) (func(*shown) bool, error) {
 }
 
 // kindNames are the kinds as --type has them. A request's kind is "outcome" on the wire, which is understood as well.
-var kindNames = []string{"request", "connection", "circuit", "health", "ejection", "config", "lifecycle", "lost", "attempt"}
+var kindNames = []string{"request", "connection", "circuit", "health", "ejection", "config", "lifecycle", "lost", "attempt", "certificate"}
 
 func parseKinds(s string) (func(*shown) bool, error) {
 	var kinds []event.Kind

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshtap/meshtap/eventtap/event"
+	cel "github.com/meshtap/meshtap/eventtap/filter"
 )
 
 // parseFilter reads filter flags as a verb does.
@@ -89,6 +90,12 @@ func TestFilter(t *testing.T) {
 		{"not of another", "--not --status 2xx", request(), true},
 		{"not holds for the next flag only", "--not --status 2xx --method GET", request(), true},
 		{"not once", "--not --status 2xx --not --method GET", request(), false},
+		{"an expression", `--filter=http.response.status_code>500&&meshtap.cluster.startsWith("orders")`, request(), true},
+		{"an expression that is false", `--filter=meshtap.cluster=="orders"`, request(), false},
+		{"an expression turned around", `--not --filter=meshtap.cluster=="orders"`, request(), true},
+		{"an expression that fails", `--filter=1/meshtap.attempts==1`, request(), false},
+		{"expressions add up", `--filter=meshtap.cluster=="orders" --filter=true`, request(), true},
+		{"lost passes an expression", `--filter=false`, request(kind(event.Lost)), true},
 		{"lost passes what it has not", "--status 200", request(kind(event.Lost)), true},
 		{"lost passes other types", "--type circuit", request(kind(event.Lost)), true},
 		{"lost goes where it is said", "--not --type lost", request(kind(event.Lost)), false},
@@ -114,7 +121,7 @@ func TestFilterKinds(t *testing.T) {
 		"--status 5xx":                     "",
 		"--type circuit":                   "circuit lost",
 		"--type request --not --type lost": "outcome",
-		"--not --type request":             "connection circuit ejection health config lifecycle lost attempt",
+		"--not --type request":             "connection circuit ejection health config lifecycle lost attempt certificate",
 	} {
 		f, err := parseFilter(strings.Fields(args)...)
 		if err != nil {
@@ -126,6 +133,36 @@ func TestFilterKinds(t *testing.T) {
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: %v, want %s", args, got, want)
+		}
+	}
+}
+
+// TestExpression: what is asked of a proxy is what all --filter together say.
+func TestExpression(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"":                                   "",
+		"--status 5xx":                       "",
+		"--filter true":                      "((true\n))",
+		"--filter true --filter a==id":       "",
+		"--filter true --not --filter false": "!(false\n) && ((true\n))",
+		"--filter true//x --filter false":    "((true//x\n) || (false\n))",
+	} {
+		f, err := parseFilter(strings.Fields(args)...)
+		if err != nil {
+			if want != "" || !strings.Contains(err.Error(), `1:1: an event has no "a"`) {
+				t.Error(err)
+			}
+			continue
+		}
+		got := f.expression()
+		if got != want {
+			t.Errorf("%q: %q, want %q", args, got, want)
+		}
+		if got != "" {
+			if _, err := cel.NewCompiler().Compile(got); err != nil {
+				t.Errorf("%q: %v", got, err)
+			}
 		}
 	}
 }
@@ -150,7 +187,7 @@ func FuzzFilter(f *testing.F) {
 	for _, s := range []string{"5xx", "4xx-503,0", "a*b*c", "*", "GET,post", "uf,URX", "circuit,lost", "250ms", "", ",", "0xx", "-", "+50", "5xx-", "[", "\\"} {
 		f.Add(s)
 	}
-	names := []string{"service", "from", "to", "status", "type", "route", "method", "flags", "slow"}
+	names := []string{"service", "from", "to", "status", "type", "route", "method", "flags", "slow", "filter"}
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, name := range names {
 			is, err := parseFilter("--" + name + "=" + value)

@@ -109,6 +109,9 @@ func TestUnderstandsEnvoy(t *testing.T) {
 				continue
 			}
 			kind := map[string]string{"": "bool", "string": "string", "uint32_t": "uint32"}[takes]
+			if name == "stats-tag" { // accepted multiple times
+				kind = "stringArray"
+			}
 			if f.Value.Type() != kind || f.Shorthand != short {
 				t.Errorf("--%s: takes a %s and is -%s; Envoy's takes a %s and is -%s", name, f.Value.Type(), f.Shorthand, kind, short)
 			}

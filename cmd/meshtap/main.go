@@ -93,7 +93,7 @@ func newRoot() *cobra.Command {
 	serve.add(root)
 	root.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true }) // they are in the help of serve
 	prepare(root)
-	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newSpool(), newFault(), newConfig(),
+	root.AddCommand(newServe(), newTap(), newEvents(), newStat(), newStatus(), newCircuits(), newReplay(), newSpool(), newFault(), newConfig(),
 		newExplain(), newVersion(), newCompletion(), newCommon())
 	root.SetHelpCommand(newHelp())
 	return root

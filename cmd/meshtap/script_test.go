@@ -225,7 +225,7 @@ func startServer(ts *testscript.TestScript, neg bool, args []string) {
 		lines := bufio.NewScanner(log)
 		for lines.Scan() {
 			fmt.Fprintln(&text, lines.Text())
-			if strings.Contains(lines.Text(), `"msg":"started"`) {
+			if strings.Contains(lines.Text(), "started") && strings.Contains(lines.Text(), "initialized") { // in whatever form
 				started <- true
 			}
 		}

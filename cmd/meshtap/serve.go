@@ -18,10 +18,13 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/app"
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/internal/logform"
+	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/accelerate"
 	"github.com/meshtap/meshtap/proxy/admin"
+	"github.com/meshtap/meshtap/xds"
 	"github.com/meshtap/meshtap/xds/bootstrap"
 )
 
@@ -41,6 +44,7 @@ type serveFlags struct {
 	skipDeprecated             bool
 	ipVersion                  string
 	hotRestartVersion          bool
+	statsTags                  []string
 
 	// Our own.
 	admin         string
@@ -50,6 +54,9 @@ type serveFlags struct {
 	logJSON       bool
 	quietMsec     uint32
 	accelerate    string
+	cache         string
+	cacheAge      time.Duration
+	csds          string
 }
 
 // ignored are flags of Envoy that mean nothing here. They are accepted, and a warning says so where they are given.
@@ -66,7 +73,6 @@ var ignored = []struct{ name, why string }{
 	{"file-flush-interval-msec", "access logs are flushed every second"},
 	{"file-flush-min-size-kb", "access logs are flushed at 64 KiB"},
 	{"local-address-ip-version", "addresses follow the system"},
-	{"log-format", "the form of the log is fixed; see --log-json"},
 	{"log-format-escaped", "logs are always escaped"},
 	{"log-stacktrace-single-entry", "a stack trace is one entry in any case"},
 	{"parent-shutdown-time-s", noHotRestart},
@@ -75,7 +81,6 @@ var ignored = []struct{ name, why string }{
 	{"skip-hot-restart-parent-stats", noHotRestart},
 	{"socket-mode", noHotRestart},
 	{"socket-path", noHotRestart},
-	{"stats-tag", "the tags of statistics are fixed"},
 	{"use-dynamic-base-id", noSharedMemory},
 }
 
@@ -97,7 +102,7 @@ func newServe() *cobra.Command {
 	f.add(cmd)
 	cli.Rest(cmd, "log-path", "log-json", "config-yaml", "service-zone", "admin-address-path", "allow-unknown-static-fields",
 		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap",
-		"accelerate")
+		"accelerate", "config-cache", "config-cache-max-age", "csds")
 	return cmd
 }
 
@@ -124,6 +129,9 @@ func (f *serveFlags) add(cmd *cobra.Command) {
 	s.BoolVar(&f.logJSON, "log-json", false, "log JSON also on a terminal")
 	s.Uint32Var(&f.quietMsec, "drain-quiet-msec", 2000, "`milliseconds` without a connection after which a drain ends early")
 	s.StringVar(&f.accelerate, "accelerate", "", "`how`: sockmap splices local connections of this cgroup in the kernel, sockmap:/path of another; off by default, see docs/adr/0012-sockmap.md")
+	s.StringVar(&f.cache, "config-cache", "", "`directory` to keep the last good configuration in, to start from where the control plane does not answer")
+	s.StringVar(&f.csds, "csds", "", "`address`: serve the client status discovery service (gRPC) at unix:/path or a loopback address")
+	s.DurationVar(&f.cacheAge, "config-cache-max-age", xds.DefaultCacheAge, "`time`: how old what --config-cache keeps may be to be used")
 	cli.NoEnv(cmd, "admin") // MESHTAP_ADMIN says where other verbs look
 	f.addEnvoy(s)
 }
@@ -138,15 +146,16 @@ func (f *serveFlags) addEnvoy(s *pflag.FlagSet) {
 	s.BoolVar(&f.skipDeprecated, "skip-deprecated-logs", false, "the log does not tell of deprecated fields in any case")
 	s.BoolVar(&f.hotRestartVersion, "hot-restart-version", false, "say \"disabled\" and end")
 	s.StringVar(&f.componentLevel, "component-log-level", "", "")
-	s.StringVar(&f.logFormat, "log-format", "", "")
+	s.StringVar(&f.logFormat, "log-format", "", "`form` of the log, in the words of Envoy's: [%Y-%m-%d %T.%e][%l][%n] %v")
 	s.Uint32Var(&f.parentShutdown, "parent-shutdown-time-s", 900, "")
 	s.Uint32Var(&f.restartEpoch, "restart-epoch", 0, "")
 	s.StringVar(&f.ipVersion, "local-address-ip-version", "v4", "")
+	s.StringArrayVar(&f.statsTags, "stats-tag", nil, "`TAG:VALUE`: a tag of all statistics; may be given several times")
 	s.String("drain-strategy", "gradual", "")
 	for _, name := range []string{"base-id", "file-flush-interval-msec", "file-flush-min-size-kb"} {
 		s.Uint32(name, 0, "")
 	}
-	for _, name := range []string{"base-id-path", "disable-extensions", "socket-mode", "socket-path", "stats-tag"} {
+	for _, name := range []string{"base-id-path", "disable-extensions", "socket-mode", "socket-path"} {
 		s.String(name, "", "")
 	}
 	for _, name := range []string{
@@ -186,7 +195,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if f.mode == "validate" {
 		return f.validate(cmd, opt.Bootstrap)
 	}
-	log, level, err := f.logger()
+	log, level, err := f.logger(opt.LogForm)
 	if err != nil {
 		return err
 	}
@@ -224,17 +233,22 @@ func (f *serveFlags) options() (app.Options, error) {
 	if err != nil {
 		return app.Options{}, err
 	}
+	tags, err := statsTags(f.statsTags)
+	if err != nil {
+		return app.Options{}, err
+	}
 	accelerated, err := accelerateConfig(f.accelerate)
 	return app.Options{
-		Admin: at, Accelerate: accelerated,
+		Admin: at, Accelerate: accelerated, LogForm: f.form(),
 		Bootstrap: bootstrap.Options{
 			Path: f.config, YAML: f.configYAML, NodeID: f.node, NodeCluster: f.cluster, NodeZone: f.zone,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,
+			StatsTags: tags, LogFormSet: f.logFormat != "",
 			AcceptObservational: f.observational, Version: version.Number, LookupEnv: os.LookupEnv,
 		},
 		AdminAddressPath: f.adminAddressPath, DrainTime: time.Duration(f.drainTime) * time.Second,
 		Quiet:       time.Duration(f.quietMsec) * time.Millisecond,
-		KeepOnEmpty: f.keepOnEmpty, NoTap: f.noTap, RestartEpoch: int(f.restartEpoch),
+		KeepOnEmpty: f.keepOnEmpty, Cache: f.cache, CacheAge: f.cacheAge, CSDS: f.csds, NoTap: f.noTap, RestartEpoch: int(f.restartEpoch),
 		Info: admin.CommandLineOptions{
 			Concurrency: runtime.GOMAXPROCS(0), ConfigPath: f.config, ConfigYAML: f.configYAML,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,
@@ -247,6 +261,27 @@ func (f *serveFlags) options() (app.Options, error) {
 			DisableHotRestart: true, RestartEpoch: int(f.restartEpoch), SkipDeprecatedLogs: f.skipDeprecated,
 		},
 	}, err
+}
+
+// form is the form of the log that the flags give.
+func (f *serveFlags) form() *app.LogForm {
+	form := &app.LogForm{}
+	if f.logFormat != "" {
+		form.Set(logform.Parse(f.logFormat))
+	}
+	return form
+}
+
+// statsTags reads --stats-tag.
+func statsTags(list []string) (out []stats.Tag, err error) {
+	for _, s := range list {
+		name, value, found := strings.Cut(s, ":")
+		if !found || name == "" || value == "" {
+			return nil, cli.Usage("give TAG:VALUE, as zone:west", "--stats-tag %q is no tag", s)
+		}
+		out = append(out, stats.Tag{Name: name, Value: value})
+	}
+	return out, nil
 }
 
 // accelerateConfig reads --accelerate; nil is for nothing.
@@ -276,8 +311,8 @@ func adminAddress(s string) (mesh.Address, error) {
 	return mesh.Address{IP: ap}, nil
 }
 
-// logger logs for a person on a terminal and in JSON elsewhere (ux.md section 6).
-func (f *serveFlags) logger() (*zap.Logger, *zap.AtomicLevel, error) {
+// logger logs in the form that is given, and else for a person on a terminal and in JSON elsewhere (ux.md section 6).
+func (f *serveFlags) logger(form *app.LogForm) (*zap.Logger, *zap.AtomicLevel, error) {
 	level := zap.NewAtomicLevelAt(app.Level(f.logLevel))
 	out := os.Stderr
 	if f.logPath != "" {
@@ -288,12 +323,14 @@ func (f *serveFlags) logger() (*zap.Logger, *zap.AtomicLevel, error) {
 		out = file
 	}
 	cfg := zap.NewProductionEncoderConfig()
+	cfg.CallerKey = zapcore.OmitKey // it is for forms that ask for it
 	cfg.EncodeTime = func(t time.Time, e zapcore.PrimitiveArrayEncoder) { e.AppendString(t.UTC().Format(time.RFC3339Nano)) }
 	enc := zapcore.NewJSONEncoder(cfg)
 	if info, err := out.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && !f.logJSON {
 		cfg.EncodeLevel = zapcore.CapitalLevelEncoder
 		enc = zapcore.NewConsoleEncoder(cfg)
 	}
-	core := zapcore.NewSamplerWithOptions(zapcore.NewCore(enc, zapcore.Lock(out), level), time.Second, 10, 0)
-	return zap.New(core), &level, nil
+	locked := zapcore.Lock(out)
+	core := zapcore.NewSamplerWithOptions(form.Core(zapcore.NewCore(enc, locked, level), locked), time.Second, 10, 0)
+	return zap.New(core, zap.AddCaller()), &level, nil
 }

@@ -3,17 +3,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/eventtap/consume"
+	buses "github.com/meshtap/meshtap/eventtap/consume/source"
 	"github.com/meshtap/meshtap/eventtap/event"
 	"github.com/meshtap/meshtap/internal/backoff"
 )
@@ -21,7 +20,7 @@ import (
 // arrival is what a source has to tell: an event, that it is connected, or that it is not and why.
 type arrival struct {
 	source *source
-	event  cli.Event
+	event  consume.Event
 	up     bool
 	down   error
 	// unreadable counts what came and is no event.
@@ -79,120 +78,34 @@ func (s *source) run(ctx context.Context, out chan<- arrival) {
 	}
 }
 
-// newProxySource returns the source of a proxy's own events. kinds are those to ask for, nil for all; without follow it
+// newProxySource returns the source of a proxy's own events. kinds are those to ask for, nil for all, expression what has
+// to be true of them, "" where nothing has; without follow it
 // brings what the proxy remembers.
-func newProxySource(p cli.Proxy, kinds []event.Kind, follow bool) *source {
-	f := &feed{proxy: p, query: url.Values{}, follow: follow}
+func newProxySource(p cli.Proxy, kinds []event.Kind, expression string, follow bool) *source {
+	q := url.Values{}
 	var names []string
 	for _, k := range kinds {
 		names = append(names, k.String())
 	}
 	if names != nil {
-		f.query.Set("kind", strings.Join(names, ","))
+		q.Set("kind", strings.Join(names, ","))
 	}
+	if expression != "" {
+		q.Set("filter", expression)
+	}
+	f := &buses.Feed{Query: q, Follow: follow}
 	if !follow {
-		f.query.Set("follow", "false")
-		f.from = 1
+		f.From = 1
 	}
-	return &source{label: p.Label(), service: p.Service, follow: follow, stream: f.read}
-}
-
-// feed is the /events of one proxy.
-type feed struct {
-	proxy  cli.Proxy
-	query  url.Values
-	follow bool
-	// from is the sequence to begin with, 0 for what comes next.
-	from uint64
-}
-
-// maxLine bounds a line of a feed; an event has at most event.MaxSize.
-const maxLine = 2 * event.MaxSize
-
-// read reads the stream to its end. Where the proxy cut it off because it was read too slowly, it goes on at once with
-// what comes behind the last event, and what is gone by then is told in one lost event.
-func (f *feed) read(ctx context.Context, send func(arrival) error) error {
-	admin := cli.NewAdmin(f.proxy)
-	defer admin.Close()
-	for {
-		cut, err := f.once(ctx, admin, send)
-		if !cut || err != nil {
-			if f.follow { // after an outage: what comes next
-				f.from = 0
-			}
-			return err
-		}
+	read := func(ctx context.Context, send func(arrival) error) error {
+		admin := cli.NewAdmin(p)
+		defer admin.Close()
+		f.Get = admin.Get
+		f.Up = func() error { return send(arrival{up: true}) }
+		f.Unreadable = func([]byte) error { return send(arrival{unreadable: 1}) }
+		return f.Read(ctx, func(e consume.Event) error { return send(arrival{event: e}) })
 	}
-}
-
-// once reads the stream to its end, and tells whether it was cut off.
-func (f *feed) once(ctx context.Context, admin *cli.Admin, send func(arrival) error) (cut bool, err error) {
-	if f.from > 0 {
-		f.query.Set("from", strconv.FormatUint(f.from, 10))
-	} else {
-		f.query.Del("from")
-	}
-	body, err := admin.Get(ctx, "/events?"+f.query.Encode())
-	if err != nil {
-		return false, err
-	}
-	defer body.Close()
-	if err := send(arrival{up: true}); err != nil {
-		return false, err
-	}
-	var held *cli.Event // a lost event that may be the stream's last
-	lines := bufio.NewReaderSize(body, maxLine)
-	for {
-		line, err := lines.ReadSlice('\n')
-		if err != nil {
-			return f.end(held, send, err)
-		}
-		if held != nil {
-			if err := send(arrival{event: *held}); err != nil {
-				return false, err
-			}
-			held = nil
-		}
-		if len(line) <= 1 {
-			continue // a sign of life
-		}
-		e, err := cli.DecodeLine(append([]byte(nil), line[:len(line)-1]...))
-		switch {
-		case err != nil:
-			err = send(arrival{unreadable: 1})
-		case tooSlow(e.Event) && !f.follow && f.from == 1:
-			// It is what the proxy had forgotten before it was asked; nobody missed it.
-		case tooSlow(e.Event):
-			held = &e
-		default:
-			f.from = max(f.from, e.Sequence+1)
-			err = send(arrival{event: e})
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-}
-
-// end looks at the end of a stream. One that was cut off can be read on where there is an event to go on behind.
-func (f *feed) end(held *cli.Event, send func(arrival) error, err error) (cut bool, _ error) {
-	if held != nil && f.follow && f.from > 1 {
-		return true, nil
-	}
-	if held != nil {
-		if err := send(arrival{event: *held}); err != nil {
-			return false, err
-		}
-	}
-	if errors.Is(err, io.EOF) {
-		return false, nil
-	}
-	return false, err
-}
-
-// tooSlow reports whether the proxy's hub says that its reader missed events.
-func tooSlow(e *event.Event) bool {
-	return e.Kind == event.Lost && string(e.Texts[event.Reason]) == "too_slow"
+	return &source{label: p.Label(), service: p.Service, follow: follow, stream: read}
 }
 
 // newBusSource returns the source of what is published to a bus from now on.
@@ -207,9 +120,9 @@ func newBusSource(c cli.BusConfig) *source {
 		if err := send(arrival{up: true}); err != nil {
 			return err
 		}
-		return b.Read(ctx, cli.Start{}, true, func(m *cli.Message) error {
+		return b.Read(ctx, buses.Start{}, true, func(m *consume.Message) error {
 			var failed error
-			cli.Decode(m, func(e cli.Event) {
+			consume.Decode(m, func(e consume.Event) {
 				if failed == nil {
 					failed = send(arrival{event: e})
 				}

@@ -109,7 +109,7 @@ func TestSource(t *testing.T) {
 			t.Parallel()
 			p, asked := hubOf(t, c.answers...)
 			want := strings.Fields(c.want)
-			if got := follow(t, newProxySource(p, c.kinds, c.follow), len(want)); strings.Join(got, " ") != c.want {
+			if got := follow(t, newProxySource(p, c.kinds, "", c.follow), len(want)); strings.Join(got, " ") != c.want {
 				t.Errorf("got %v, want %s", got, c.want)
 			}
 			if got := strings.Join(asked(), "|"); c.asked != "" && got != c.asked {
@@ -125,7 +125,7 @@ func TestSourceRemembers(t *testing.T) {
 	t.Parallel()
 	p, asked := hubOf(t, missed+line(7)+line(8))
 	out := make(chan arrival, 10)
-	newProxySource(p, nil, false).run(t.Context(), out)
+	newProxySource(p, nil, "", false).run(t.Context(), out)
 	close(out)
 	var got []string
 	for a := range out {

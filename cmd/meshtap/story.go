@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/eventtap/consume"
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
@@ -33,8 +34,22 @@ func story(e *shown) (string, cli.Style) {
 		return lostStory(e), cli.Bad
 	case event.Attempt:
 		return attemptStory(e)
+	case event.Certificate:
+		return certificateStory(e)
 	}
 	return "an event of a type that this version does not know: " + string(e.Type), cli.Faint
+}
+
+func certificateStory(e *shown) (string, cli.Style) {
+	where, style := e.text(event.Holder), cli.Good
+	if s := e.text(event.Secret); s != "" {
+		where = fmt.Sprintf("secret %q", s)
+	}
+	if e.text(event.Result) == "expiring" {
+		style = cli.Warning
+	}
+	end := time.Unix(0, e.Numbers[event.NotAfter]).UTC().Format(time.RFC3339)
+	return fmt.Sprintf("certificate %s: %s, %s, good until %s", e.text(event.Result), where, e.text(event.CertificateSubject), end), style
 }
 
 func circuitStory(e *shown) (string, cli.Style) {
@@ -172,4 +187,17 @@ func join(a, b string) string {
 		return a + b
 	}
 	return a + ", " + b
+}
+
+// gapStory tells of events that nobody told of.
+func gapStory(g consume.Gap) string {
+	return fmt.Sprintf("gap: %s of boot %s of %s did not come (numbers %d to %d), reason unknown",
+		events(g.Count), short(g.Boot), proxyOf(g.Source), g.From, g.To)
+}
+
+func short(id string) string {
+	if len(id) > 8 {
+		return id[:8]
+	}
+	return id
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
+	"github.com/meshtap/meshtap/eventtap/consume"
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
@@ -34,7 +35,7 @@ func newTap() *cobra.Command {
 		Use:   "tap",
 		Short: "Show requests and what happens to the mesh as it happens",
 		Example: `  meshtap tap --to orders --status 5xx
-  meshtap tap --type circuit,ejection
+  meshtap tap --filter meshtap.attempts==3
   meshtap tap --slow 250ms --not --method GET -o jsonl -n 100`,
 		Args: cli.NoArgs,
 	}
@@ -84,7 +85,7 @@ func (f *tapFlags) sources() ([]*source, directory, error) {
 		}
 		var out []*source
 		for _, p := range proxies {
-			out = append(out, newProxySource(p, f.kinds(), f.follow))
+			out = append(out, newProxySource(p, f.kinds(), f.filter.expression(), f.follow))
 		}
 		return out, newDirectory(proxies), nil
 	}
@@ -205,7 +206,7 @@ func (v *viewer) fell(s *source, err error, sources int) error {
 	return nil
 }
 
-func (v *viewer) show(e cli.Event, s *source) error {
+func (v *viewer) show(e consume.Event, s *source) error {
 	v.came++
 	if e.Kind == event.Lost {
 		v.lost[string(e.Texts[event.Reason])] += e.Uint(event.Count)

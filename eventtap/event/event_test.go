@@ -24,6 +24,8 @@ var generated = [NumKinds]proto.Message{
 	Lifecycle:  (*eventv1.Lifecycle)(nil),
 	Lost:       (*eventv1.Lost)(nil),
 	Attempt:    (*eventv1.Attempt)(nil),
+
+	Certificate: (*eventv1.CertificateChange)(nil),
 }
 
 // TestSchema holds the tables against the .proto file: same fields, numbers, types and JSON names.

@@ -48,6 +48,11 @@ const (
 	Phase
 	OutcomeID
 	Failure
+	Secret
+	Holder
+	CertificateSubject
+	Serial
+	OldSerial
 	numTexts
 )
 
@@ -98,6 +103,7 @@ const (
 	AttemptNumber
 	Took
 	Final
+	NotAfter
 	numNumbers
 )
 

@@ -17,6 +17,7 @@ const (
 	Lifecycle
 	Lost
 	Attempt
+	Certificate
 	NumKinds
 )
 

@@ -116,6 +116,8 @@ var messages = [NumKinds]message{
 	Lifecycle:  msg("lifecycle", "lifecycle", "Lifecycle", lifecycleFields, nil),
 	Lost:       msg("lost", "lost", "Lost", lostFields, nil),
 	Attempt:    msg("attempt", "attempt", "Attempt", attemptFields, nil),
+
+	Certificate: msg("certificate", "certificate", "CertificateChange", certificateFields, nil),
 }
 
 var requestFields = []field{
@@ -273,6 +275,17 @@ var attemptFields = []field{
 	uintField(8, Took, "meshtap.took_ns"),
 	textField(9, RequestID, "meshtap.request_id"),
 	textField(10, RouteName, "meshtap.route_name"),
+}
+
+var certificateFields = []field{
+	textField(1, Result, "meshtap.result"),
+	textField(2, Resource, "meshtap.kind"),
+	textField(3, Secret, "meshtap.secret"),
+	textField(4, Holder, "meshtap.resource"),
+	textField(5, CertificateSubject, "meshtap.subject"),
+	textField(6, Serial, "meshtap.serial"),
+	textField(7, OldSerial, "meshtap.old_serial"),
+	uintField(8, NotAfter, "meshtap.not_after_ns"),
 }
 
 var lostFields = []field{

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 )
 
 // Query is what a reader asks for. The zero value is the events from now on, all kinds, as lines.
@@ -27,6 +29,8 @@ type Query struct {
 	Cluster string
 	// Failed shows requests and connections only if they failed.
 	Failed bool
+	// Filter, where it is not nil, shows what it is true of; what it fails on is not shown.
+	Filter *filter.Filter
 }
 
 // The names of a query's parts.
@@ -36,11 +40,12 @@ const (
 	paramKind    = "kind"
 	paramCluster = "cluster"
 	paramFailed  = "failed"
+	paramFilter  = "filter"
 )
 
 // ParseQuery reads a query from its parts, which get returns by name, "" where one is missing:
 //
-//	from=now|SEQUENCE  follow=true|false  kind=outcome,circuit  cluster=NAME  failed=true|false
+//	from=now|SEQUENCE  follow=true|false  kind=outcome,circuit  cluster=NAME  failed=true|false  filter=CEL
 func ParseQuery(get func(name string) string) (Query, error) {
 	var q Query
 	var err error
@@ -74,6 +79,11 @@ func ParseQuery(get func(name string) string) (Query, error) {
 		}
 	}
 	q.Once = !follow
+	if v := get(paramFilter); v != "" {
+		if q.Filter, err = filter.NewCompiler().Compile(v); err != nil { // not kept: hardly anybody asks
+			return q, fmt.Errorf("%s: %w", paramFilter, err)
+		}
+	}
 	return q, nil
 }
 
@@ -96,15 +106,14 @@ func (q *Query) passes(e *event.Event) bool {
 	if q.Failed && (e.Kind == event.Request || e.Kind == event.Connection) && !e.Failed() {
 		return false
 	}
-	if len(q.Kinds) == 0 {
+	if len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.Kind) {
+		return false
+	}
+	if q.Filter == nil {
 		return true
 	}
-	for _, k := range q.Kinds {
-		if e.Kind == k {
-			return true
-		}
-	}
-	return false
+	yes, err := q.Filter.Match(e)
+	return err == nil && yes
 }
 
 // heartbeat is how long a stream is silent before an empty line is written, to find out whether the reader is still

@@ -16,6 +16,7 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
+	"github.com/meshtap/meshtap/eventtap/filter"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/conformance/sink"
 	"github.com/meshtap/meshtap/test/conformance/sink/cloudevents"
@@ -57,10 +58,12 @@ func TestParseQuery(t *testing.T) {
 	for _, c := range []struct {
 		in, want, err string
 	}{
-		{"", "{From:0 Once:false Kinds:[] Cluster: Failed:false}", ""},
-		{"from=now&follow=true&failed=false", "{From:0 Once:false Kinds:[] Cluster: Failed:false}", ""},
+		{"", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
+		{"from=now&follow=true&failed=false", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
 		{"from=17&follow=false&kind=outcome,circuit&cluster=orders&failed=true",
-			"{From:17 Once:true Kinds:[outcome circuit] Cluster:orders Failed:true}", ""},
+			"{From:17 Once:true Kinds:[outcome circuit] Cluster:orders Failed:true Filter:<nil>}", ""},
+		{"filter=subject>source", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:subject>source}", ""},
+		{"filter=subjct>source", "", `filter: 1:1: an event has no "subjct"; did you mean subject?`},
 		{"from=0", "", "from: "},
 		{"from=-1", "", "from: "},
 		{"from=yesterday", "", "from: "},
@@ -97,6 +100,9 @@ func TestServeOnce(t *testing.T) {
 		{"from now", Query{}, ""},
 		{"one cluster", Query{From: 1, Cluster: "even"}, "2 4 6"},
 		{"failed", Query{From: 1, Failed: true}, "1 3 5"},
+		{"a filter", Query{From: 1, Filter: compiled(t, `meshtap.cluster == "even" || id == "b-5"`)}, "2 4 5 6"},
+		{"a filter that fails", Query{From: 1, Filter: compiled(t, `1 / http.request.resend_count == 1`)}, ""},
+		{"a filter and a kind", Query{From: 1, Kinds: []event.Kind{event.Health}, Filter: compiled(t, "true")}, ""},
 		{"a kind", Query{From: 1, Kinds: []event.Kind{event.Health, event.Request}}, "1 2 3 4 5 6"},
 		{"another kind", Query{From: 1, Kinds: []event.Kind{event.Health}}, ""},
 	} {
@@ -113,6 +119,15 @@ func TestServeOnce(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
+}
+
+func compiled(t *testing.T, text string) *filter.Filter {
+	t.Helper()
+	f, err := filter.NewCompiler().Compile(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func TestServeFollow(t *testing.T) {

@@ -50,7 +50,7 @@ func (s *Splitter) name(b []byte) string {
 // ErrForm is what Split returns of what is no event.
 var ErrForm = errors.New("cloudevent: not an event in the JSON format")
 
-// Split takes an event apart: one JSON object whose members but data are strings.
+// Split takes an event apart: one JSON object whose members but data are strings, and sampledrate, which is an integer.
 func (s *Splitter) Split(b []byte) error {
 	s.Attributes, s.ContentType, s.Data = s.Attributes[:0], nil, nil
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
@@ -79,7 +79,10 @@ func (s *Splitter) member(key, value []byte) error {
 		s.Data = value
 		return nil
 	}
-	text, err := unquote(value)
+	text, err := value, error(nil) // an integer as text is how it is written (CloudEvents 1.0, type system)
+	if string(key) != "sampledrate" || !isInteger(value) {
+		text, err = unquote(value)
+	}
 	if err != nil {
 		return err
 	}
@@ -150,4 +153,14 @@ func unquote(b []byte) ([]byte, error) {
 		return []byte(text), nil
 	}
 	return b[1 : len(b)-1], nil
+}
+
+// isInteger tells whether a value is an integer above 0.
+func isInteger(b []byte) bool {
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(b) > 0 && b[0] != '0'
 }

@@ -18,6 +18,7 @@ func TestSplit(t *testing.T) {
 			`ce_id=1 ce_streamseq=7 application/json {"a":[1,{"b":"}\"]"}],"c":","}`},
 		{"escapes", `{"id":"\u003cx\"\\\/\u003e"}`, `ce_id=<x"\/> `},
 		{"data that is no object", `{"data":12,"id":"1"}`, `ce_id=1  12`},
+		{"the one that is a number", `{"id":"1","data":{},"sampledrate":16}`, `ce_id=1 ce_sampledrate=16  {}`},
 		{"data at the end", `{"data":[]}`, ` []`},
 	} {
 		if err := s.Split([]byte(c.in)); err != nil {

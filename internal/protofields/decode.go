@@ -11,7 +11,7 @@ import (
 )
 
 // Decode reads an extension's message from b into m, for its Parse. What the table does not honour is refused, or noted as
-// without effect.
+// without effect; what breaks a rule of the proto files is refused.
 func (t *Table) Decode(b []byte, m proto.Message) (registry.Parsed, error) {
 	name := m.ProtoReflect().Descriptor().FullName()
 	if err := proto.Unmarshal(b, m); err != nil {
@@ -30,6 +30,12 @@ func (t *Table) Decode(b []byte, m proto.Message) (registry.Parsed, error) {
 	if refused == nil && unknown > 0 {
 		refused = registry.Errorf("", "%d fields that this version of %s does not have", unknown, name)
 	}
+	t.Check(m, func(path, msg string) bool {
+		if refused == nil {
+			refused = registry.Errorf(path, "%s", msg)
+		}
+		return false
+	})
 	if refused != nil {
 		return registry.Parsed{}, refused
 	}

@@ -10,10 +10,14 @@ package protofields
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/meshtap/meshtap/internal/invariant"
+	"github.com/meshtap/meshtap/internal/protorules"
 )
 
 // Class says what becomes of a field.
@@ -70,11 +74,14 @@ func Refuse(why string, names ...string) Rule { return Rule{class: Refused, why:
 type Table struct {
 	messages map[protoreflect.FullName]*message
 	order    []*message
+	rules    *protorules.Table
 }
 
 type message struct {
 	desc   protoreflect.MessageDescriptor
-	fields []field // by index in the descriptor
+	rules  []Rule
+	once   sync.Once
+	fields []field // by index in the descriptor; see resolved
 }
 
 type field struct {
@@ -85,21 +92,40 @@ type field struct {
 }
 
 // New returns an empty table.
-func New() *Table { return &Table{messages: map[protoreflect.FullName]*message{}} }
+func New() *Table {
+	return &Table{messages: map[protoreflect.FullName]*message{}, rules: protorules.NewTable()}
+}
 
 // Add adds the rules of one message. A name that the message does not have, a field named twice, and a message added
-// twice are programming errors and panic.
+// twice are programming errors and panic; the first two when the message is first met, or here where invariants are checked.
 func (t *Table) Add(m proto.Message, rules ...Rule) {
 	desc := m.ProtoReflect().Descriptor()
 	if t.messages[desc.FullName()] != nil {
 		panic("protofields: two sets of rules for " + string(desc.FullName()))
 	}
-	msg := &message{desc: desc, fields: make([]field, desc.Fields().Len())}
-	for i := range msg.fields {
-		msg.fields[i].why = unsupported
+	msg := &message{desc: desc, rules: rules}
+	t.messages[desc.FullName()] = msg
+	t.order = append(t.order, msg)
+	if invariant.On {
+		msg.resolved()
+	}
+}
+
+// resolved returns the fields of the message. They are looked up when the message is first met: a configuration has few of
+// all messages, and looking at one unfolds the descriptors of its whole file, which then stay in memory.
+func (m *message) resolved() []field {
+	m.once.Do(m.resolve)
+	return m.fields
+}
+
+func (m *message) resolve() {
+	desc := m.desc
+	m.fields = make([]field, desc.Fields().Len())
+	for i := range m.fields {
+		m.fields[i].why = unsupported
 	}
 	seen := map[int]bool{}
-	for _, r := range rules {
+	for _, r := range m.rules {
 		for _, n := range r.names {
 			name, silent, _ := strings.Cut(n, "=")
 			fd := desc.Fields().ByName(protoreflect.Name(name))
@@ -107,17 +133,16 @@ func (t *Table) Add(m proto.Message, rules ...Rule) {
 				panic(fmt.Sprintf("protofields: %s has no field %s, or two rules for it", desc.FullName(), name))
 			}
 			seen[fd.Index()] = true
-			msg.fields[fd.Index()] = field{Class: r.class, opaque: r.opaque, why: r.why, silent: silent}
+			m.fields[fd.Index()] = field{Class: r.class, opaque: r.opaque, why: r.why, silent: silent}
 		}
 	}
-	t.messages[desc.FullName()] = msg
-	t.order = append(t.order, msg)
+	m.rules = nil
 }
 
 // Class returns what becomes of a field.
 func (t *Table) Class(fd protoreflect.FieldDescriptor) Class {
 	if m := t.messages[fd.ContainingMessage().FullName()]; m != nil {
-		return m.fields[fd.Index()].Class
+		return m.resolved()[fd.Index()].Class
 	}
 	return Refused
 }
@@ -138,7 +163,7 @@ type Row struct {
 func (t *Table) Rows() []Row {
 	var rows []Row
 	for _, m := range t.order {
-		for i, f := range m.fields {
+		for i, f := range m.resolved() {
 			rows = append(rows, Row{
 				Message: string(m.desc.FullName()), Field: string(m.desc.Fields().Get(i).Name()),
 				Class: f.Class, Opaque: f.opaque, Why: f.why, Silent: f.silent,
@@ -164,7 +189,7 @@ func (t *Table) Uncovered(m proto.Message) []string {
 			out = append(out, string(d.FullName()))
 			return
 		}
-		for i, f := range msg.fields {
+		for i, f := range msg.resolved() {
 			fd := d.Fields().Get(i)
 			if f.Class != Honoured || f.opaque {
 				continue

@@ -47,7 +47,7 @@ func (w *walker) message(m protoreflect.Message) {
 		if rules == nil {
 			w.report(field{why: unsupported})
 		} else {
-			w.field(rules.fields[fd.Index()], fd, v)
+			w.field(rules.resolved()[fd.Index()], fd, v)
 		}
 		w.path = w.path[:mark]
 		return true

@@ -163,7 +163,7 @@ func TestRowsAndClass(t *testing.T) {
 	}
 }
 
-// TestAddPanics proves that a table with a mistake cannot be built.
+// TestAddPanics proves that a table with a mistake cannot be used.
 func TestAddPanics(t *testing.T) {
 	t.Parallel()
 	for name, add := range map[string]func(*protofields.Table){
@@ -181,7 +181,9 @@ func TestAddPanics(t *testing.T) {
 					t.Error("no panic")
 				}
 			}()
-			add(protofields.New())
+			tab := protofields.New()
+			add(tab)
+			tab.Rows()
 		})
 	}
 }

@@ -7,6 +7,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 )
 
@@ -57,6 +58,19 @@ type Info struct {
 	// ChainOnly says of an HTTP filter that its configuration may stand in the filter chain only. A route can still turn it
 	// off and on.
 	ChainOnly bool
+	// WrittenOnly says that its configuration has to stand in the listener and cannot come over ECDS.
+	WrittenOnly bool
+	// RouteTypes are those of TypeURLs that may stand in a typed_per_filter_config only. Where there are any, the others
+	// may stand in the filter chain only.
+	RouteTypes []string
+}
+
+// InChain reports whether a configuration of this type may stand in the filter chain.
+func (i *Info) InChain(typeURL string) bool { return !slices.Contains(i.RouteTypes, typeURL) }
+
+// OnRoute reports whether a configuration of this type may stand in a typed_per_filter_config.
+func (i *Info) OnRoute(typeURL string) bool {
+	return !i.ChainOnly && (len(i.RouteTypes) == 0 || slices.Contains(i.RouteTypes, typeURL))
 }
 
 // Parsed is a parsed configuration with what it depends on.

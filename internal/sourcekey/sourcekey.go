@@ -12,12 +12,29 @@ import "strings"
 // separator stands in no name that a control plane can send: gRPC and YAML carry it, but nobody types it.
 const separator = "\x00"
 
+// Static is the source of what stands in the bootstrap and is named like what a control plane sends. No other source has
+// that ID.
+const Static = "static"
+
 // Join returns the key of a name from a source; source is "" for the aggregated stream.
 func Join(name, source string) string {
 	if source == "" {
 		return name
 	}
 	return name + separator + source
+}
+
+// Scope returns the key that a scope has in a set. The set's own key joins where the tables of its scopes come from with
+// where the scopes do.
+func Scope(name, set string) string {
+	tables, source := Split(set)
+	return name + separator + tables + separator + source
+}
+
+// Shown returns what a person knows a key by: the name, without all that was joined to it.
+func Shown(key string) string {
+	name, _, _ := strings.Cut(key, separator)
+	return name
 }
 
 // Split returns the name and the source of a key.

@@ -22,3 +22,21 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+// The key of a scope leads to where it comes from, whatever its tables do.
+func TestScopeKeys(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, tables := range []string{"", "file /t"} {
+		for _, scopes := range []string{"", "file /s"} {
+			key := sourcekey.Scope("a", sourcekey.Join(tables, scopes))
+			if sourcekey.Source(key) != scopes || sourcekey.Shown(key) != "a" || seen[key] {
+				t.Errorf("tables from %q, scopes from %q: %q", tables, scopes, key)
+			}
+			seen[key] = true
+		}
+	}
+	if sourcekey.Shown("a") != "a" {
+		t.Error("a name without a source is shown otherwise")
+	}
+}

@@ -33,6 +33,10 @@ type Group struct {
 	text  map[int]string
 	funcs map[int]func() int64
 	cuts  [maxTables]*cut
+	// seen is how metrics are shown, tags0 the tags of the last of them; only where the registry has a Naming.
+	seen      []*shown // by item.at
+	seenCodes map[shownKey]*shown
+	tags0     []Tag
 }
 
 func newGroup(r *Registry, c *compiled, prefix string, tags []Tag) *Group {

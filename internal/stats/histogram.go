@@ -93,18 +93,19 @@ func (s *Snapshot) Quantile(q float64) float64 {
 	return math.NaN()
 }
 
-// Below returns, for each of Buckets, how many values are not above it. A step that a bound cuts through counts as below
-// if its middle is: the error is at most half a step, 3 %, and 0 for bounds of 0.5 to 100 ms.
-func (s *Snapshot) Below() (counts [len(Buckets)]int64) {
+// Below returns, for each of the bounds, which ascend, how many values are not above it. A step that a bound cuts through
+// counts as below if its middle is: the error is at most half a step, 3 %, and 0 for those of Buckets from 0.5 to 100 ms.
+func (s *Snapshot) Below(bounds []float64) []int64 {
+	counts := make([]int64, len(bounds))
 	b, n := 0, int64(0)
 	for st := range s.Steps {
-		for b < len(Buckets) && st.Low+st.Width/2 > Buckets[b] {
+		for b < len(bounds) && st.Low+st.Width/2 > bounds[b] {
 			counts[b] = n
 			b++
 		}
 		n += st.Count
 	}
-	for ; b < len(Buckets); b++ {
+	for ; b < len(bounds); b++ {
 		counts[b] = n
 	}
 	return counts

@@ -54,7 +54,7 @@ func TestBucketsAreExact(t *testing.T) {
 		g := r.Group(schema(), "cluster.a")
 		g.Observe(0, 0, int64(b*1e6))
 		g.Observe(0, 0, int64(b*1e6)+1000)
-		if below := g.Snapshot(0).Below(); below[i] != 1 || below[i+1] != 2 {
+		if below := g.Snapshot(0).Below(stats.Buckets[:]); below[i] != 1 || below[i+1] != 2 {
 			t.Errorf("of a value at %v ms and one a little above, %d are in the bucket and %d in the next; want 1 and 2",
 				b, below[i], below[i+1])
 		}
@@ -87,7 +87,7 @@ func TestAgainstModel(t *testing.T) {
 				t.Errorf("quantile %v of %d values = %v, want %v", q, len(values), got, want)
 			}
 		}
-		below := s.Below()
+		below := s.Below(stats.Buckets[:])
 		for i, b := range stats.Buckets {
 			lo, _ := slices.BinarySearch(values, b*0.968)
 			hi, _ := slices.BinarySearch(values, b*1.032)
@@ -128,7 +128,7 @@ func TestCount(t *testing.T) {
 		g.ObserveCount(0, 0, n)
 	}
 	s := g.Snapshot(0)
-	below := s.Below()
+	below := s.Below(stats.Buckets[:])
 	// Buckets 0.5, 1, 5, 10, ... 100.
 	if s.Sum != 112 || below[0] != 1 || below[1] != 2 || below[2] != 3 || below[3] != 4 || below[6] != 5 {
 		t.Errorf("sum %v, below %v", s.Sum, below)

@@ -22,6 +22,8 @@ type Options struct {
 	Shards int
 	// MaxGroups bounds the groups of each schema; 0 means DefaultMaxGroups.
 	MaxGroups int
+	// Naming is how metrics are shown; nil shows them as the schemas say.
+	Naming *Naming
 }
 
 // Registry lists all groups of a proxy.
@@ -29,6 +31,7 @@ type Registry struct {
 	// Immutable.
 	shards    uint32
 	maxGroups int
+	naming    *Naming
 	own       *Group
 
 	mu sync.Mutex
@@ -62,6 +65,7 @@ func NewRegistry(o Options) *Registry {
 	r := &Registry{
 		shards:    uint32(1) << bits.Len(uint(min(max(n, 1), 64)-1)),
 		maxGroups: o.MaxGroups,
+		naming:    o.Naming,
 		schemas:   map[*Schema]*compiled{},
 		groups:    map[groupKey]*Group{},
 		counts:    map[*Schema]int{},
@@ -153,7 +157,10 @@ func (r *Registry) view() *view {
 		if c := strings.Compare(a.prefix, b.prefix); c != 0 {
 			return c
 		}
-		return strings.Compare(a.schema.Name, b.schema.Name)
+		if c := strings.Compare(a.schema.Name, b.schema.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(a.schema.items[0].name, b.schema.items[0].name)
 	})
 	for _, g := range v.groups {
 		v.bySchema[g.schema] = append(v.bySchema[g.schema], g)

@@ -106,6 +106,8 @@ type item struct {
 	// prom is the whole Prometheus name; tags are added to those of the group.
 	prom string
 	tags []Tag
+	// at is its place among all items.
+	at int
 }
 
 type itemKind uint8
@@ -139,6 +141,9 @@ func compile(s *Schema) *compiled {
 		c.addFamily(i, f.Prefix)
 	}
 	slices.SortStableFunc(c.items, func(a, b item) int { return strings.Compare(a.name, b.name) })
+	for i := range c.items {
+		c.items[i].at = i
+	}
 	for i := 1; i < len(c.items); i++ {
 		if c.items[i].name == c.items[i-1].name {
 			panic(fmt.Sprintf("stats: schema %q names %q twice", s.Name, c.items[i].name))
@@ -159,11 +164,22 @@ func (c *compiled) addFamily(i int, prefix string) {
 	c.items = append(c.items, item{what: itemCompleted, index: i, name: prefix + "completed", prom: c.promName(prefix + "completed")})
 }
 
-// promName maps a stat's name to Prometheus as Envoy does: "envoy_" in front, and "_" for what is not allowed.
+// promName maps a stat's name to Prometheus.
 func (c *compiled) promName(name string) string {
 	if c.Name != "" {
 		name = c.Name + "." + name
 	}
+	return c.promOf(name)
+}
+
+// codeName returns the name of a code of a family, and its tag.
+func (c *compiled) codeName(family, code int) (string, []Tag) {
+	digits := string([]byte{byte('0' + code/100), byte('0' + code/10%10), byte('0' + code%10)})
+	return c.Codes[family].Prefix + digits, []Tag{{codeTag, digits}}
+}
+
+// promOf maps a whole name to Prometheus as Envoy does: "envoy_" in front, and "_" for what is not allowed.
+func (c *compiled) promOf(name string) string {
 	if !c.Own {
 		name = "envoy_" + name
 	}

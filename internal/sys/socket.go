@@ -33,12 +33,21 @@ func Send(fd int, p []byte) (n int, e syscall.Errno) {
 	}
 }
 
-// Accept takes the next connection from a non-blocking listener; the new descriptor does not block either.
-func Accept(fd int) (nfd int, e syscall.Errno) {
+// Accept takes the next connection from a non-blocking listener, and says where a TCP connection comes from; the new
+// descriptor does not block either.
+func Accept(fd int) (nfd int, from netip.AddrPort, e syscall.Errno) {
+	var b [syscall.SizeofSockaddrInet6]byte
 	for {
-		r, _, e := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), 0, 0, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
-		if e != syscall.EINTR && e != syscall.ECONNABORTED {
-			return int(r), e
+		n := uint32(len(b))
+		r, _, e := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(unsafe.Pointer(&n)),
+			syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0, 0)
+		switch e {
+		case 0:
+			from, _ = sockaddr(b[:min(int(n), len(b))]) // none of a unix socket
+			return int(r), from, 0
+		case syscall.EINTR, syscall.ECONNABORTED:
+		default:
+			return -1, from, e
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package accesslog writes a line for each outcome: to files, to standard output and to standard error, as text or as
-// JSON, in Envoy's formats. It is an observer, at the very end of a request.
+// JSON, in Envoy's formats; or sends an entry to an access log service. It is an observer, at the very end of a request.
 //
 // The request's goroutine formats the line and copies it into the file's buffer; it never waits for a disk. One goroutine
 // per file, owned by Files, writes the buffer out. A buffer that is full drops the line and counts it, and so does an
@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/meshtap/meshtap/internal/als"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/format"
 	"github.com/meshtap/meshtap/proxy/metrics"
@@ -26,8 +27,9 @@ type Logger interface {
 
 // Deps are what loggers are built with.
 type Deps struct {
-	// Files is shared by all loggers of the process.
-	Files *Files
+	// Files and Services are shared by all loggers of the process; nil where there are none.
+	Files    *Files
+	Services *als.Clients
 	// Env is what formats can name besides the outcome.
 	Env *format.Env
 }
@@ -110,6 +112,9 @@ func requestHeader(o *mesh.Outcome, name string) []byte {
 
 func compare(c *mesh.Comparison, v int64) bool {
 	want := int64(c.Value)
+	if c.Runtime != nil {
+		want = int64(c.Runtime.Integer(uint64(c.Value)))
+	}
 	switch c.Op {
 	case '>':
 		return v >= want

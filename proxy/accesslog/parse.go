@@ -43,11 +43,11 @@ func Rows() []registry.Row[Builder] {
 			Build: func(config any, deps Deps) (Logger, error) { return newLine(config.(Config), deps) },
 		}
 	}
-	return []registry.Row[Builder]{
+	return append([]registry.Row[Builder]{
 		row("envoy.access_loggers.file", typeFile, parseFile),
 		row("envoy.access_loggers.stdout", typeStdout, parseStdout),
 		row("envoy.access_loggers.stderr", typeStderr, parseStderr),
-	}
+	}, serviceRows()...)
 }
 
 // fields says which fields of the messages are honoured.
@@ -89,9 +89,6 @@ func parseFile(_ string, b []byte) (registry.Parsed, error) {
 		err = c.json("typed_json_format", x.TypedJsonFormat)
 	default:
 		err = c.format(m.GetLogFormat())
-	}
-	if err == nil && m.Path == "" {
-		err = registry.Errorf("path", "must not be empty; it is a file's path, or /dev/stdout")
 	}
 	return finish(p, c, err)
 }
@@ -141,10 +138,8 @@ func (c *Config) format(m *corepb.SubstitutionFormatString) error {
 			return c.text("log_format.text_format_source.inline_bytes", string(s.InlineBytes), false)
 		}
 		return c.text("log_format.text_format_source.inline_string", x.TextFormatSource.GetInlineString(), false)
-	case *corepb.SubstitutionFormatString_JsonFormat:
-		return c.json("log_format.json_format", x.JsonFormat)
 	}
-	return registry.Errorf("log_format", "needs one of text_format_source, text_format and json_format")
+	return c.json("log_format.json_format", m.GetJsonFormat())
 }
 
 // text reads a text format. The old format field takes the default for "", log_format does not.

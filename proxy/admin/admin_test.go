@@ -5,6 +5,7 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net"
@@ -21,6 +22,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meshtap/meshtap/internal/certs"
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/admin"
@@ -79,7 +81,15 @@ func (f *fake) views() admin.Views {
 				{Name: "v6", Addresses: []mesh.Address{ip("[::1]:29081")}},
 				{Name: "uds", Addresses: []mesh.Address{{Pipe: "/run/l.sock"}}}}
 		},
-		ConfigDump: f.configDump,
+		ConfigDump:   f.configDump,
+		Certificates: func() []certs.Use { return nil },
+		ModifyRuntime: func(values map[string]string) error {
+			if values["full"] != "" {
+				return &admin.Error{Status: 503, Msg: "too many"}
+			}
+			f.did(fmt.Sprint("runtime ", values))
+			return nil
+		},
 		InitDump: func() []admin.Unready {
 			return []admin.Unready{{Name: "clusters", Targets: []string{"echo: endpoints"}}}
 		},

@@ -39,6 +39,24 @@ func (s *Server) reopenLogs(*request) (*answer, error) {
 	return ok(), nil
 }
 
+const modifyUsage = `usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN
+       or send the parameters as form values
+use an empty value to remove a previously added override`
+
+func (s *Server) modifyRuntime(r *request) (*answer, error) {
+	if len(r.query) == 0 {
+		return nil, &Error{http.StatusBadRequest, modifyUsage}
+	}
+	values := map[string]string{}
+	for name := range r.query {
+		values[name] = r.query.get(name)
+	}
+	if err := s.views.ModifyRuntime(values); err != nil {
+		return nil, err
+	}
+	return ok(), nil
+}
+
 func (s *Server) quit(*request) (*answer, error) {
 	s.views.Quit()
 	return ok(), nil

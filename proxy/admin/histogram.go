@@ -19,8 +19,8 @@ func appendHistogram(buf []byte, m *stats.Metric, mode string) []byte {
 	interval := m.Snapshot(true)
 	switch mode {
 	case "cumulative", "disjoint":
-		a, i := buckets(all, mode), buckets(interval, mode)
-		for b, bound := range stats.Buckets {
+		a, i := buckets(all, mode, m.Bounds()), buckets(interval, mode, m.Bounds())
+		for b, bound := range m.Bounds() {
 			if b > 0 {
 				buf = append(buf, ' ')
 			}
@@ -74,9 +74,9 @@ func appendSteps(buf []byte, s *stats.Snapshot) []byte {
 	return buf
 }
 
-// buckets returns the counts of Envoy's buckets, each with those below it unless the mode is "disjoint".
-func buckets(s *stats.Snapshot, mode string) [len(stats.Buckets)]int64 {
-	c := s.Below()
+// buckets returns the counts of buckets, each with those below it unless the mode is "disjoint".
+func buckets(s *stats.Snapshot, mode string, bounds []float64) []int64 {
+	c := s.Below(bounds)
 	if mode == "disjoint" {
 		for b := len(c) - 1; b > 0; b-- {
 			c[b] -= c[b-1]
@@ -142,9 +142,9 @@ func histogramJSON(name string, m *stats.Metric, mode string) any {
 	}
 	switch mode {
 	case "cumulative", "disjoint":
-		a, i := buckets(all, mode), buckets(interval, mode)
+		a, i := buckets(all, mode, m.Bounds()), buckets(interval, mode, m.Bounds())
 		var list []bucketJSON
-		for b, bound := range stats.Buckets {
+		for b, bound := range m.Bounds() {
 			list = append(list, bucketJSON{bound, i[b], a[b]})
 		}
 		return struct {

@@ -5,6 +5,7 @@ package admin
 import (
 	"bufio"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,16 +13,19 @@ import (
 	"github.com/meshtap/meshtap/proxy/metrics"
 )
 
-// ready prints the state, and behind it what the server waits for.
+// ready prints the state, and behind it what the server waits for or serves with.
 func (s *Server) ready(*request) (*answer, error) {
 	state, waiting := s.views.Ready()
-	if state == Live {
-		return text(http.StatusOK, "LIVE\n"), nil
-	}
 	var b strings.Builder
 	b.WriteString(state.String() + "\n")
 	for _, w := range waiting {
-		b.WriteString("waiting for " + clean(w) + "\n")
+		if state != Live {
+			b.WriteString("waiting for ")
+		}
+		b.WriteString(clean(w) + "\n")
+	}
+	if state == Live {
+		return text(http.StatusOK, b.String()), nil
 	}
 	return text(http.StatusServiceUnavailable, b.String()), nil
 }
@@ -79,13 +83,6 @@ func (s *Server) memory(*request) (*answer, error) {
 	}{n(m.Allocated), n(m.HeapSize), n(m.Unmapped), n(m.Free), n(m.ThreadCache), n(m.Physical)})
 }
 
-// certs lists no certificates: there is no TLS yet.
-func (s *Server) certs(*request) (*answer, error) {
-	return jsonAnswer(struct {
-		Certificates []struct{} `json:"certificates"`
-	}{[]struct{}{}})
-}
-
 func (s *Server) runtime(*request) (*answer, error) {
 	r := *s.views.Runtime()
 	if r.Layers == nil {
@@ -97,10 +94,14 @@ func (s *Server) runtime(*request) (*answer, error) {
 	return jsonAnswer(r)
 }
 
-func (s *Server) initDump(*request) (*answer, error) {
+func (s *Server) initDump(r *request) (*answer, error) {
+	dumps := s.views.InitDump()
+	if mask := r.query.get("mask"); mask != "" { // as in Envoy, whose only mask is "listener"
+		dumps = slices.DeleteFunc(dumps, func(u Unready) bool { return !strings.HasPrefix(u.Name, mask+" ") })
+	}
 	return jsonAnswer(struct {
 		Dumps []Unready `json:"unready_targets_dumps,omitempty"`
-	}{s.views.InitDump()})
+	}{dumps})
 }
 
 // addressJSON is envoy.config.core.v3.Address.

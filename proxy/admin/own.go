@@ -37,6 +37,40 @@ func (s *Server) xds(*request) (*answer, error) {
 	}{apiVersion, x})
 }
 
+func (s *Server) history(*request) (*answer, error) {
+	list, err := s.views.History()
+	if err != nil {
+		return nil, err
+	}
+	if list == nil {
+		list = []Past{}
+	}
+	return jsonAnswer(struct {
+		APIVersion string `json:"apiVersion"`
+		Snapshots  []Past `json:"snapshots"`
+	}{apiVersion, list})
+}
+
+func (s *Server) rollback(r *request) (*answer, error) {
+	if err := r.query.only("version"); err != nil {
+		return nil, err
+	}
+	if r.query.get("version") == "" {
+		return nil, badRequest("usage: /config_rollback?version=<snapshot>\n")
+	}
+	if err := s.views.Rollback(r.query.get("version")); err != nil {
+		return nil, err
+	}
+	return ok(), nil
+}
+
+func (s *Server) release(*request) (*answer, error) {
+	if err := s.views.Release(); err != nil {
+		return nil, err
+	}
+	return ok(), nil
+}
+
 func (s *Server) configDump(r *request) (*answer, error) {
 	if err := r.query.only("resource", "mask", "name_regex", "include_eds"); err != nil {
 		return nil, err

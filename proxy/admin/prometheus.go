@@ -6,8 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -67,15 +68,25 @@ func (s *Server) gather(w *bufio.Writer, cs ...prometheus.Collector) error {
 		if _, err := expfmt.MetricFamilyToText(&buf, f); err != nil {
 			return fmt.Errorf("admin: write %s: %w", f.GetName(), err)
 		}
-		if _, err := plainBounds.WriteString(w, buf.String()); err != nil {
+		if _, err := w.Write(plainBounds(buf.Bytes())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+var exponent = regexp.MustCompile(`le="[0-9.]+e\+[0-9]+"`)
+
 // plainBounds writes bucket bounds as Envoy does, without an exponent: "le" is a string to those who add series up.
-var plainBounds = strings.NewReplacer(`le="1.8e+06"`, `le="1800000"`, `le="3.6e+06"`, `le="3600000"`)
+func plainBounds(text []byte) []byte {
+	return exponent.ReplaceAllFunc(text, func(le []byte) []byte {
+		bound, err := strconv.ParseFloat(string(le[len(`le="`):len(le)-1]), 64)
+		if err != nil {
+			return le
+		}
+		return append(strconv.AppendFloat([]byte(`le="`), bound, 'f', -1, 64), '"')
+	})
+}
 
 // collector is one family of the stats.
 type collector struct {
@@ -132,8 +143,9 @@ func (c *collector) histogram(m *stats.Metric, values []string) prometheus.Metri
 	}
 	s := m.Snapshot(false)
 	buckets := map[float64]uint64{}
-	for i, n := range s.Below() {
-		buckets[stats.Buckets[i]] = uint64(n)
+	bounds := m.Bounds()
+	for i, n := range s.Below(bounds) {
+		buckets[bounds[i]] = uint64(n)
 	}
 	return prometheus.MustNewConstHistogram(c.desc, uint64(s.Count), s.Sum, buckets, values...)
 }

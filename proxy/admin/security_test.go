@@ -19,7 +19,7 @@ import (
 )
 
 var changing = []string{"/logging?level=debug", "/reset_counters", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok",
-	"/reopen_logs", "/quitquitquit"}
+	"/reopen_logs", "/quitquitquit", "/runtime_modify?a=b"}
 
 func TestChangesNeedPOST(t *testing.T) {
 	t.Parallel()

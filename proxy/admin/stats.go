@@ -13,8 +13,7 @@ import (
 	"github.com/meshtap/meshtap/internal/stats"
 )
 
-// selection is what part of the stats is asked for. Tag extraction as the bootstrap's stats_config asks for it belongs
-// here too, once it is honoured: it changes names and tags between the registry and what is printed.
+// selection is what part of the stats is asked for.
 type selection struct {
 	usedOnly bool
 	filter   *regexp.Regexp
@@ -63,9 +62,16 @@ func (s *Server) stats(r *request) (*answer, error) {
 	if !slices.Contains(bucketModes, mode) {
 		return nil, badRequest("usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n\n")
 	}
+	hidden := q.get("hidden")
+	if !slices.Contains([]string{"", "include", "only", "exclude"}, hidden) {
+		return nil, badRequest("usage: /stats?hidden=(include|only|exclude)\n\n")
+	}
 	sel, err := newSelection(q)
 	if err != nil {
 		return nil, err
+	}
+	if hidden == "only" { // there are none
+		sel.kinds = nil
 	}
 	if t := q.get("type"); t != "" && t != "All" {
 		kind, known := map[string]stats.Kind{"Counters": stats.Counter, "Gauges": stats.Gauge, "Histograms": stats.Histogram,
@@ -73,7 +79,9 @@ func (s *Server) stats(r *request) (*answer, error) {
 		if !known {
 			return nil, badRequest("invalid &type= param")
 		}
-		sel.kinds = []stats.Kind{kind}
+		if sel.kinds != nil {
+			sel.kinds = []stats.Kind{kind}
+		}
 	}
 	if format == "json" {
 		return writeJSON(func(w io.Writer) error { return s.statsJSON(w, sel, mode) }), nil

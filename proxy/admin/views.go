@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/meshtap/meshtap/internal/certs"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -18,7 +19,7 @@ import (
 // must not block for long; those that return a function may take longer in it. An endpoint whose view is nil does not
 // exist. A view that fails returns an *Error to choose the answer; any other error is answered with 500 and logged.
 type Views struct {
-	// Ready is for /ready. While the state is not Live, waiting says in words what for.
+	// Ready is for /ready. While the state is not Live, waiting says in words what for; when it is, what there is to know.
 	Ready func() (state State, waiting []string)
 	// ServerInfo is for /server_info.
 	ServerInfo func() *ServerInfo
@@ -29,8 +30,12 @@ type Views struct {
 	ConfigDump func(DumpQuery) (func(io.Writer) error, error)
 	// InitDump is for /init_dump: what initialization waits for.
 	InitDump func() []Unready
+	// Certificates is for /certs.
+	Certificates func() []certs.Use
 	// Runtime is for /runtime.
 	Runtime func() *Runtime
+	// ModifyRuntime is for /runtime_modify: it sets values of the administration layer; "" takes one away.
+	ModifyRuntime func(map[string]string) error
 
 	// Loggers and SetLogger are for /logging. The level is one of Levels; SetLogger is called with names that Loggers
 	// returned.
@@ -48,6 +53,11 @@ type Views struct {
 	// Events is for /events: it checks the query and returns what writes events until ctx is done. Each Write is one event
 	// as one line of JSON.
 	Events func(url.Values) (func(ctx context.Context, w io.Writer) error, error)
+	// History is for /config_history, newest first. Rollback goes back to the snapshot that version names, and Release to the
+	// newest one.
+	History  func() ([]Past, error)
+	Rollback func(version string) error
+	Release  func() error
 	// Circuits is for /circuits, XDS for /xds.
 	Circuits func() []Circuit
 	XDS      func() *XDS
@@ -180,7 +190,30 @@ type XDS struct {
 	ControlPlane string    `json:"control_plane,omitempty"`
 	Connected    bool      `json:"connected"`
 	Since        time.Time `json:"since,omitzero"`
-	Types        []XDSType `json:"types"`
+	// Saved is when what is in force was saved to the disk, where the control plane has not answered since the start; Degraded
+	// says why what is in force may not be what it wants.
+	Saved    time.Time `json:"saved,omitzero"`
+	Degraded string    `json:"degraded,omitempty"`
+	// Held says that an older configuration is held by hand, and which.
+	Held  string    `json:"held,omitempty"`
+	Types []XDSType `json:"types"`
+}
+
+// Past is a configuration that is, or was, in force.
+type Past struct {
+	// Snapshot is its number. Listeners, Routes and Clusters are the version_info strings.
+	Snapshot  uint64    `json:"snapshot"`
+	At        time.Time `json:"at"`
+	Listeners string    `json:"listeners"`
+	Routes    string    `json:"routes"`
+	Clusters  string    `json:"clusters"`
+	// InForce says that the proxy serves with it; Held that this is so by hand, until it is released.
+	InForce bool `json:"in_force"`
+	Held    bool `json:"held,omitempty"`
+	// Changed are the resources that it has otherwise than the one before it, with + - or ~ before them; the first twenty of
+	// All.
+	Changed []string `json:"changed"`
+	All     int      `json:"changes"`
 }
 
 // XDSType is the state of one type of resource.

@@ -40,9 +40,10 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 	}
 	expired := c.Expired()
 	d.h1.Edge()
+	var ended int64 // mono: when the last request did
 	for {
 		if d.h1.Dry() {
-			return d.wait()
+			return d.wait(ended)
 		}
 		st := d.m.streams1.Get().(*stream1)
 		st.x.Begin(w, mono.Now(), rand.Uint64())
@@ -54,6 +55,7 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 		}
 		expired = false
 		keep := d.serve(w, st)
+		ended = st.x.Start + st.x.Outcome.Duration
 		d.m.streams1.Put(st)
 		if !keep {
 			return d.leave()
@@ -65,7 +67,7 @@ func (d *conn) Ready(w *socket.Worker, c *socket.Conn) (open bool) {
 func (d *conn) idle(w *socket.Worker, st *stream1, err error, expired bool) (open bool) {
 	switch {
 	case err == nil && !expired:
-		return d.wait()
+		return d.wait(st.x.Start)
 	case err == nil && d.h1.Pending():
 		return d.refuse(w, st, &mesh.Failure{Kind: mesh.RequestReadTimeout, Side: mesh.SideDownstream}, 408, "request_header_timeout")
 	case err == nil:
@@ -116,9 +118,8 @@ func (d *conn) countExpiry() {
 	}
 }
 
-// wait sets how long the connection may stay as it is.
-func (d *conn) wait() (open bool) {
-	now := mono.Now()
+// wait sets how long the connection may stay as it is, from now on.
+func (d *conn) wait(now int64) (open bool) {
 	head := d.m.cfg.RequestHeadersTimeout
 	if head == 0 {
 		head = headersTimeout

@@ -46,6 +46,7 @@ func newConn2(m *Manager, c *socket.Conn, info *inspect.ConnInfo) *conn2 {
 	d.idleSince.Store(info.Accepted)
 	d.users.Store(1)
 	m.users.Add(1)
+	m.deps.Busy.Add(1)
 	m.numbers.Inc(0, metrics.DownstreamCxHTTP2Total)
 	m.numbers.Inc(0, metrics.DownstreamCxHTTP2Active)
 	return d
@@ -174,6 +175,7 @@ func (d *conn2) Closed(*socket.Conn) {
 func (d *conn2) leaves() {
 	if d.users.Add(-1) == 0 {
 		d.m.leave()
+		d.m.deps.Busy.Done()
 	}
 }
 
@@ -197,11 +199,31 @@ func (d *conn2) Serve(w *socket.Worker, _ *h2.ServerStream) {
 }
 
 // Drop implements h2.Acceptor: a request that nobody could read was reset.
-func (d *conn2) Drop(*h2.ServerStream, string) {
+func (d *conn2) Drop(_ *h2.ServerStream, why string) {
 	d.m.numbers.Inc(d.shard, metrics.DownstreamCxProtocolError)
-	d.opening.conn = nil
-	d.m.streams2.Put(d.opening)
+	d.drop(mesh.DownstreamProtocolError, mesh.SideDownstream, "http2."+why)
+}
+
+// Refused implements h2.Acceptor.
+func (d *conn2) Refused() {
+	d.Open()
+	d.drop(mesh.LocalReset, mesh.SideInternal, "http2.stream_refused")
+}
+
+// drop ends a request that was reset before anybody could serve it, with its Outcome.
+func (d *conn2) drop(kind mesh.FailureKind, side mesh.Side, details string) {
+	st := d.opening
 	d.opening = nil
+	st.number = d.requests
+	previous := st.open(d.w, &d.link, nil, nil)
+	o := &st.x.Outcome
+	o.Failure, o.Side, o.Details = kind, side, details
+	o.Flags |= kind.Info().Flag
+	o.Duration = mono.Now() - st.x.Start
+	st.observe()
+	d.w.Own(previous)
+	st.conn = nil
+	d.m.streams2.Put(st)
 	d.leaves()
 }
 

@@ -234,10 +234,17 @@ func TestHTTP2Refused(t *testing.T) {
 		t.Errorf("the next: %s", s)
 	}
 	// Each stream has a worker of its own, so the outcomes come in any order.
-	o := r.wait(2)
+	o := r.wait(3)
 	slices.SortFunc(o, func(a, b mesh.Outcome) int { return a.Status - b.Status })
-	if o[0].Status != 200 || o[1].Status != 431 || o[1].Failure != mesh.DownstreamProtocolError {
+	if o[1].Status != 200 || o[2].Status != 431 || o[2].Failure != mesh.DownstreamProtocolError {
 		t.Errorf("%+v", o)
+	}
+	if bad := o[0]; bad.Status != 0 || bad.Failure != mesh.DownstreamProtocolError || bad.Flags != mesh.FlagDPE ||
+		bad.Details != "http2.bad_field_name" || bad.Protocol != mesh.HTTP2 {
+		t.Errorf("the malformed one: %+v", bad)
+	}
+	if n := r.count(metrics.DownstreamRqActive); n != 0 {
+		t.Errorf("%d requests are active", n)
 	}
 	if n := r.count(metrics.DownstreamCxProtocolError); n == 0 {
 		t.Error("nobody counted it")

@@ -47,6 +47,7 @@ type rig struct {
 
 	clusters map[string]*upstream.Cluster
 	tables   map[string]*Table
+	scopes   *Scopes
 
 	mu       sync.Mutex
 	outcomes []mesh.Outcome // guarded by mu
@@ -69,12 +70,15 @@ type setup struct {
 	logs Logs
 	// remote stands for the client's address where it is valid.
 	remote netip.AddrPort
+	// demands hold requests for virtual hosts; nil holds none.
+	demands *Demands
 	// sendBuffer bounds the kernel's memory for what goes to clients; 0 leaves it.
 	sendBuffer int
 }
 
 func (r *rig) Cluster(name string) *upstream.Cluster { return r.clusters[name] }
 func (r *rig) Table(name string) *Table              { return r.tables[name] }
+func (r *rig) Scopes(string) *Scopes                 { return r.scopes }
 func (r *rig) Versions() mesh.Versions               { return mesh.Versions{} }
 func (r *rig) Draining() bool                        { return r.draining.Load() }
 func (r *rig) Notify(*mesh.Notice)                   {}
@@ -124,6 +128,7 @@ func start(t testing.TB, s setup) *rig {
 	deps := &Deps{
 		Log: zap.NewNop(), Stats: reg, Live: func() Live { return r.now.Load().live }, Filters: s.filters, Observers: []mesh.Observer{r},
 		Logs: func([]mesh.AccessLog) (Logs, error) { return s.logs, nil }, Env: &format.Env{},
+		Busy: new(sync.WaitGroup), Demands: s.demands,
 	}
 	r.Manager, err = New(&mesh.Listener{Name: "l"}, &mesh.FilterChain{Name: "fc", HTTP: cfg}, deps)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/codec/h1"
 	"github.com/meshtap/meshtap/proxy/codec/h2"
 	"github.com/meshtap/meshtap/proxy/exchange"
@@ -36,6 +37,8 @@ type Live interface {
 	forward.Clusters
 	// Table returns the named route table, nil where there is none.
 	Table(name string) *Table
+	// Scopes returns the set of scopes with this key, nil where there is none.
+	Scopes(key string) *Scopes
 	// Versions are those of the configuration in force.
 	Versions() mesh.Versions
 }
@@ -58,12 +61,19 @@ type Deps struct {
 	Stats *stats.Registry
 	// Live returns the state of the moment.
 	Live func() Live
-	// Filters are the building side of the HTTP filters, by type URL. Logs builds access logs.
+	// Filters are the building side of the HTTP filters, by type URL, and Configs the configurations of those whose
+	// configuration comes by itself; nil where there are none. Logs builds access logs.
 	Filters map[string]filter.Builder
+	Configs *filter.Configs
 	Logs    func([]mesh.AccessLog) (Logs, error)
 	// Observers are told of every outcome, behind the metrics and the access logs.
 	Observers []mesh.Observer
 	Env       *format.Env
+	// Demands hold requests for virtual hosts that are asked for on demand; nil where nothing can be asked for.
+	Demands *Demands
+	// Busy is held by each connection of HTTP/2 until its last stream has ended, which may be after its own end. What a
+	// request uses may not be closed before.
+	Busy *sync.WaitGroup
 }
 
 // Manager is the runtime of one HTTP connection manager.
@@ -79,7 +89,11 @@ type Manager struct {
 	numbers  *metrics.HTTP
 	limits   h1.Limits
 	http2    h2.Config
-	inline   *Table // nil where the table has a name
+	inline   *Table  // nil where the table has a name
+	scopes   *Scopes // nil where the scopes do not stand in the configuration
+	scopeKey *route.ScopeKey
+	// onDemand is the name of the filter by which requests are held for virtual hosts, "" where there is none.
+	onDemand string
 	clock    clock
 	upgrades map[string]bool
 
@@ -109,6 +123,15 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 		}
 		m.inline = &Table{cfg.Routes, t}
 	}
+	if s := cfg.Scoped; s != nil {
+		m.scopeKey = route.NewScopeKey(s.Fragments)
+		if s.Scopes != nil {
+			var err error
+			if m.scopes, err = NewScopes(s.Scopes); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if err := m.build(); err != nil {
 		m.filters.Close()
 		return nil, err
@@ -122,6 +145,7 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 	m.logs = logs
 	m.users.Store(1)
 	m.numbers = metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l))
+	m.http2.Stats = metrics.NewDownstreamHTTP2(deps.Stats)
 	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
 	m.streams1.New = func() any { return &stream1{} }
 	m.streams2.New = func() any { return &stream2{} }
@@ -132,13 +156,25 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 func (m *Manager) build() error {
 	for i := range m.cfg.Filters {
 		f := &m.cfg.Filters[i]
+		deps := filter.Deps{Name: f.Name, Place: i, Stats: m.deps.Stats, StatPrefix: m.cfg.StatPrefix}
+		if f.Discovery != nil {
+			made, err := filter.NewDiscovered(f.Discovery, m.deps.Configs, m.deps.Filters, deps, len(m.cfg.Filters)+i, m.deps.Log)
+			if err != nil {
+				return fmt.Errorf("HTTP filter %q: %w", f.Name, err)
+			}
+			m.filters = append(m.filters, filter.Entry{Name: f.Name, Filter: made, Disabled: f.Disabled})
+			continue
+		}
 		build := m.deps.Filters[f.TypeURL]
 		if build == nil {
 			return fmt.Errorf("HTTP filter %q: no filter for %s", f.Name, f.TypeURL)
 		}
-		made, err := build(f.Config, filter.Deps{Name: f.Name, Place: i, Stats: m.deps.Stats})
+		made, err := build(f.Config, deps)
 		if err != nil {
 			return fmt.Errorf("HTTP filter %q: %w", f.Name, err)
+		}
+		if _, holds := made.(filter.Holder); holds && !f.Disabled {
+			m.onDemand = f.Name
 		}
 		m.filters = append(m.filters, filter.Entry{Name: f.Name, Filter: made, Disabled: f.Disabled})
 	}
@@ -173,7 +209,7 @@ func options2(cfg *mesh.HTTPManager) h2.Config {
 
 // Retire implements the listener's Retirer: what is still served from here on sees the clusters that there are now.
 func (m *Manager) Retire() {
-	if m.inline != nil {
+	if m.inline != nil || m.scopes != nil {
 		m.pinned.CompareAndSwap(nil, &pin{m.deps.Live()})
 	}
 }
@@ -190,6 +226,7 @@ func (m *Manager) leave() {
 	m.logs.Close()
 	m.filters.Close()
 	m.numbers.Release()
+	m.http2.Stats.Release()
 }
 
 // state returns the state that a new request is pinned to.
@@ -211,14 +248,17 @@ func (m *Manager) Accept(c *socket.Conn, info *inspect.ConnInfo) (h socket.Handl
 	}
 	d := &conn{link: link{m: m, c: c, info: info}}
 	d.h1.Init(c, &m.limits)
-	d.wait()
+	d.wait(info.Accepted)
 	return d, false
 }
 
 // table returns the route table for a request; it may be nil.
-func (m *Manager) table(live Live) *Table {
+func (m *Manager) table(live Live, q *codec.Request) *Table {
 	if m.inline != nil {
 		return m.inline
+	}
+	if m.scopeKey != nil {
+		return m.scoped(live, q)
 	}
 	return live.Table(m.cfg.RouteTable)
 }

@@ -4,10 +4,12 @@ package downstream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"slices"
 
+	"github.com/meshtap/meshtap/internal/ascii"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
@@ -40,13 +42,25 @@ func (st *stream) admit() bool {
 // underscores refuses or removes headers whose names hold an underscore, which some servers take for a hyphen.
 func (st *stream) underscores(action mesh.Underscores) bool {
 	x := &st.x
-	found := false
+	found := int64(0)
 	x.Request.Header.RemoveFunc(func(name, _ []byte) bool {
 		has := bytes.IndexByte(name, '_') >= 0
-		found = found || has
+		if has {
+			found++
+		}
 		return has && action == mesh.UnderscoresDrop
 	})
-	if found && action == mesh.UnderscoresReject {
+	if found == 0 {
+		return true
+	}
+	number, n := metrics.HTTP2DroppedUnderscores, found
+	if action == mesh.UnderscoresReject {
+		number, n = metrics.HTTP2RejectedUnderscores, 1
+	}
+	if x.Request.Protocol == mesh.HTTP2 {
+		st.d.m.http2.Stats.Add(x.Worker.Shard, number, n)
+	}
+	if action == mesh.UnderscoresReject {
 		x.Outcome.Flags |= mesh.FlagDPE
 		x.Answer(400, "http1.unexpected_underscore", nil)
 		st.answer(nil)
@@ -86,6 +100,34 @@ func (st *stream) path() bool {
 	}
 	return true
 }
+
+// maxForwards counts a TRACE or OPTIONS request down, and answers the one that is not to go on (RFC 9110 section 7.6.2).
+// What TRACE would be answered with may hold secrets, so nobody gets it from here.
+func (st *stream) maxForwards() bool {
+	q := &st.x.Request
+	options := string(q.Method) == "OPTIONS"
+	if !options && string(q.Method) != "TRACE" {
+		return true
+	}
+	left, ok := ascii.Decimal(q.Header.Get(hdrMaxForwards), 9)
+	switch {
+	case !ok:
+		return true
+	case left > 0:
+		var buf [16]byte
+		q.Header.Set(hdrMaxForwards, appendUint(buf[:0], uint64(left-1)))
+		return true
+	}
+	status := 501
+	if options {
+		status = 200
+	}
+	st.x.Answer(status, "max_forwards_reached", nil)
+	st.answer(nil)
+	return false
+}
+
+const hdrMaxForwards = "max-forwards"
 
 // stripHost removes the port, or a trailing dot, from the authority where the configuration asks for it.
 func stripHost(q *codec.Request, cfg *mesh.HTTPManager, local uint16) {
@@ -272,9 +314,8 @@ func (st *stream) requestID(enters bool) {
 // the request is not traced.
 func appendUUID(dst *[36]byte, a, b uint64) {
 	var raw [16]byte
-	for i := range 8 {
-		raw[i], raw[8+i] = byte(a>>(8*i)), byte(b>>(8*i))
-	}
+	binary.LittleEndian.PutUint64(raw[:8], a)
+	binary.LittleEndian.PutUint64(raw[8:], b)
 	raw[6] = raw[6]&0x0f | 0x40
 	raw[8] = raw[8]&0x3f | 0x80
 	hex.Encode(dst[0:8], raw[0:4])

@@ -50,19 +50,24 @@ func (st *stream) run() {
 		m.numbers.Inc(x.Worker.Shard, metrics.DownstreamCxMaxDurationReached)
 		x.Stream.CloseAfter()
 	}
-	t := m.table(st.live)
-	if t != nil {
-		x.Table, x.RouteRandom = t.Config, x.Random()
-		o.RouteTable = t.Config.Name
-	}
+	t := m.table(st.live, q)
+	st.tell(t)
 	if !st.admit() {
 		return
 	}
+	if m.scopeKey != nil { // as in Envoy, the headers count as they go on
+		t = m.table(st.live, q)
+		st.tell(t)
+	}
 	if t != nil {
 		x.Match = t.Routes.Match(q, x.RouteRandom)
+		if err := st.demand(); err != nil {
+			m.router.Fail(&st.call, x, st.live, err)
+			return
+		}
 		st.nameRoute()
 	}
-	if !st.upgrade() {
+	if !st.upgrade() || !st.maxForwards() {
 		return
 	}
 	var body []byte
@@ -71,6 +76,16 @@ func (st *stream) run() {
 		return
 	}
 	m.router.Serve(&st.call, x, st.live)
+}
+
+// tell notes the table of the request; nil where there is none.
+func (st *stream) tell(t *Table) {
+	x := &st.x
+	x.Table, x.Outcome.RouteTable = nil, ""
+	if t != nil {
+		x.Table, x.RouteRandom = t.Config, x.Random()
+		x.Outcome.RouteTable = t.Config.Name
+	}
 }
 
 // nameRoute tells the Outcome what was matched, in the configuration's words.
@@ -198,6 +213,14 @@ func (st *stream) close(broken bool) {
 	m.numbers.Add(shard, metrics.DownstreamCxRxBytesTotal, o.RequestHeaderBytes+o.BytesReceived)
 	m.numbers.Add(shard, metrics.DownstreamCxTxBytesTotal, x.Stream.Sent())
 	x.SettleGRPC()
+	m.filters.End(x)
+	st.observe()
+}
+
+// observe tells the observers of the Outcome, with which the exchange is at an end.
+func (st *stream) observe() {
+	x, m := &st.x, st.d.m
+	o := &x.Outcome
 	metrics.ObserveHTTP(m.numbers, x.Cluster, o)
 	m.logs.Observe(o)
 	for _, l := range m.deps.Observers {

@@ -172,9 +172,14 @@ func (x *Exchange) ClearDeadline(d Deadline) { x.limits[d] = 0 }
 
 // SetIdle sets the stream idle timeout, which starts anew with each Touch; 0 turns it off.
 func (x *Exchange) SetIdle(timeout time.Duration) {
+	now := mono.Now()
 	x.idle = timeout
-	x.Touch()
-	x.After(IdleDeadline, timeout)
+	x.active.Store(now)
+	if timeout <= 0 {
+		x.ClearDeadline(IdleDeadline)
+		return
+	}
+	x.SetDeadline(IdleDeadline, now+int64(timeout))
 }
 
 // Touch notes that bytes have moved. Any of the exchange's workers may call it.

@@ -34,6 +34,11 @@ type Closer interface {
 	Close()
 }
 
+// Ender is a Filter that is told of the end of each request, also of those that it has not seen.
+type Ender interface {
+	OnEnd(x *exchange.Exchange)
+}
+
 // Verdict says whether a request goes on.
 type Verdict uint8
 
@@ -50,6 +55,8 @@ type Deps struct {
 	// Place is the filter's own for Exchange.Keep.
 	Place int
 	Stats *stats.Registry
+	// StatPrefix is the connection manager's.
+	StatPrefix string
 }
 
 // Builder makes a filter of its parsed configuration.
@@ -88,6 +95,15 @@ func (c Chain) Response(x *exchange.Exchange, stopped int) {
 	}
 }
 
+// End tells the filters that a request has ended.
+func (c Chain) End(x *exchange.Exchange) {
+	for i := range c {
+		if f, ok := c[i].Filter.(Ender); ok {
+			f.OnEnd(x)
+		}
+	}
+}
+
 // Close gives back what the filters hold.
 func (c Chain) Close() {
 	for i := range c {
@@ -108,23 +124,28 @@ func (e *Entry) on(x *exchange.Exchange) bool {
 // place that says anything: the weighted cluster, the route, the virtual host, the table. Its Config is nil where it only
 // turns the filter on or off.
 func Override(x *exchange.Exchange, name string) (o mesh.Extension, ok bool) {
+	for _, at := range Places(x) {
+		if o, ok = at[name]; ok {
+			return o, true
+		}
+	}
+	return o, false
+}
+
+// Places returns what the places of a route say to filters, by their names, the most specific place first; nil for one
+// that says nothing.
+func Places(x *exchange.Exchange) (at [4]map[string]mesh.Extension) {
 	if r := x.Match.Route; r != nil {
 		if r.Forward != nil && r.Forward.ClusterHeader == "" {
-			if o, ok = x.Match.WeightedCluster(x.RouteRandom).PerFilter[name]; ok {
-				return o, true
-			}
+			at[0] = x.Match.WeightedCluster(x.RouteRandom).PerFilter
 		}
-		if o, ok = r.PerFilter[name]; ok {
-			return o, true
-		}
+		at[1] = r.PerFilter
 	}
 	if h := x.Match.Host; h != nil {
-		if o, ok = h.PerFilter[name]; ok {
-			return o, true
-		}
+		at[2] = h.PerFilter
 	}
 	if t := x.Table; t != nil {
-		o, ok = t.PerFilter[name]
+		at[3] = t.PerFilter
 	}
-	return o, ok
+	return at
 }

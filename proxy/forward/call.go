@@ -211,7 +211,7 @@ func (c *Call) attempt() *mesh.Failure {
 	c.facts = circuit.Attempt{Replayable: c.body.replayable(), Idempotent: c.body.idempotent, IsGRPC: c.grpc}
 	c.begun, c.host, c.stream = x.Since(), nil, nil
 	var fail *mesh.Failure
-	c.ticket, fail = c.cluster.Admit(shard)
+	c.ticket, fail = c.cluster.Admit(shard, x.Start+c.begun)
 	x.Outcome.Circuit = c.ticket.State
 	if fail != nil {
 		c.facts.Failure = *fail
@@ -324,7 +324,7 @@ func (c *Call) answered() {
 		c.facts.HasGRPC, c.facts.GRPC = true, grpcwire.Status(v)
 	}
 	c.grpcAnswer = c.grpc && x.Response.Status == 200 && grpcwire.IsContentType(x.Response.Header.GetID(header.ContentType))
-	c.ticket.Answered(c.facts.Judged())
+	c.ticket.Answered(c.facts.Judged(), x.Start+x.Outcome.UpstreamFirst)
 }
 
 // failed ends an attempt that gave no answer.

@@ -88,12 +88,14 @@ func (l *List) All(yield func(name, value []byte) bool) {
 }
 
 // HasPrefix reports whether there is a field whose name begins with this lower-case prefix and goes on.
-func (l *List) HasPrefix(prefix string) (found bool) {
-	l.All(func(name, _ []byte) bool {
-		found = len(name) > len(prefix) && EqualFold(name[:len(prefix)], prefix)
-		return !found
-	})
-	return found
+func (l *List) HasPrefix(prefix string) bool {
+	for i := range l.fields {
+		f := &l.fields[i]
+		if !f.dead && int(f.nameEnd-f.name) > len(prefix) && EqualFold(l.arena[f.name:int(f.name)+len(prefix)], prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Get returns the value of the first field with this lower-case name, or nil. A field that is there with an empty value

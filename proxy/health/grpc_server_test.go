@@ -230,7 +230,7 @@ func TestGRPCOverTLS(t *testing.T) {
 			own := ca.Issue(t, "server.test").Certificate
 			s := serveGRPC(t, grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{own}})))
 			m := &mesh.TLSContext{SNI: "server.test", Validation: &mesh.TLSValidation{Roots: []*x509.Certificate{tc.roots.Certificate}}}
-			cl, err := transport.NewClient(m, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
+			cl, err := transport.NewClient(m, nil, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -247,7 +247,7 @@ func TestGRPCOverTLS(t *testing.T) {
 // TestGRPCStopInHandshake: Stop ends a check whose host does not go on with the handshake; so does the check's time.
 func TestGRPCStopInHandshake(t *testing.T) {
 	t.Parallel()
-	cl, err := transport.NewClient(&mesh.TLSContext{}, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
+	cl, err := transport.NewClient(&mesh.TLSContext{}, nil, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -417,7 +417,7 @@ func TestHTTP2Scheme(t *testing.T) {
 				serves(n, c)
 			})
 			if want == "https" {
-				cl, err := transport.NewClient(&mesh.TLSContext{ALPN: []string{"h2"}}, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
+				cl, err := transport.NewClient(&mesh.TLSContext{ALPN: []string{"h2"}}, nil, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
 				if err != nil {
 					t.Fatal(err)
 				}

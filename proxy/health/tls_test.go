@@ -41,7 +41,7 @@ func TestChecksOverTLS(t *testing.T) {
 				answer(n, c)
 			})
 			m := &mesh.TLSContext{SNI: "server.test", ALPN: []string{"h2"}, Validation: &mesh.TLSValidation{Roots: []*x509.Certificate{tc.roots.Certificate}}}
-			cl, err := transport.NewClient(m, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
+			cl, err := transport.NewClient(m, nil, metrics.NewClusterTLS(stats.NewRegistry(stats.Options{}), "c"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -46,12 +46,8 @@ func parseTLSInspector(_ string, b []byte) (registry.Parsed, error) {
 		return p, err
 	}
 	c := TLSConfig{MaxBytes: MaxClientHello, OnlyTLS: m.CloseConnectionOnClientHelloParsingErrors}
-	if m.MaxClientHelloSize != nil {
-		n := m.MaxClientHelloSize.Value
-		if n < 256 || n > MaxClientHello {
-			return registry.Parsed{}, registry.Errorf("max_client_hello_size", "%d is not in 256 ... %d", n, MaxClientHello)
-		}
-		c.MaxBytes = int(n)
+	if n := m.GetMaxClientHelloSize(); n != nil {
+		c.MaxBytes = int(n.GetValue()) // at most MaxClientHello, by the rules of the proto file
 	}
 	p.Config = c
 	return p, nil

@@ -38,12 +38,12 @@ func TestParse(t *testing.T) {
 		{
 			name: "tls limit too high", typeURL: typeTLSInspector,
 			m:   &tlspb.TlsInspector{MaxClientHelloSize: wrapperspb.UInt32(MaxClientHello + 1)},
-			err: "max_client_hello_size: 16385 is not in 256 ... 16384",
+			err: "max_client_hello_size: must be more than 255 and at most 16384",
 		},
 		{
 			name: "tls limit too low", typeURL: typeTLSInspector,
 			m:   &tlspb.TlsInspector{MaxClientHelloSize: wrapperspb.UInt32(255)},
-			err: "max_client_hello_size: 255 is not",
+			err: "max_client_hello_size: must be more than 255",
 		},
 		{
 			name: "without effect", typeURL: typeTLSInspector,

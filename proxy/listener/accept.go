@@ -103,7 +103,7 @@ func (b *boundSocket) run() {
 	defer b.sock.Close()
 	paused := false
 	for {
-		fd, err := b.sock.Accept()
+		fd, from, err := b.sock.Accept()
 		l := b.owner.Load()
 		switch {
 		case err == nil && fd >= b.set.ceiling:
@@ -116,7 +116,7 @@ func (b *boundSocket) run() {
 				paused = false
 				b.set.cfg.Log.Info("accepting again", zap.String("listener", l.name))
 			}
-			b.set.accept(l, fd, b.shard)
+			b.set.accept(l, fd, from, b.shard)
 			continue
 		case errors.Is(err, socket.ErrStopped), errors.Is(err, net.ErrClosed):
 			return

@@ -74,7 +74,7 @@ func TestAcceptedSocketsHaveNoDelay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fd, err := l.Accept()
+	fd, _, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,9 +4,11 @@ package listener
 
 import (
 	"io"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/meshtap/meshtap/internal/mono"
+	"github.com/meshtap/meshtap/internal/sys"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
@@ -49,9 +51,10 @@ const (
 	over               // it is to be closed
 )
 
-// accept takes a new connection from l's socket.
-func (s *Set) accept(l *listener, fd int, shard uint32) {
+// accept takes a new connection from l's socket. from is where it comes from; a unix socket does not tell.
+func (s *Set) accept(l *listener, fd int, from netip.AddrPort, shard uint32) {
 	x := &conn{listener: l, cfg: l.cfg.Load(), shard: shard}
+	x.info.Remote = from
 	x.info.ID = s.ids.Add(1)
 	x.info.Accepted = mono.Now()
 	x.c = s.cfg.Engine.Adopt(fd, x)
@@ -79,6 +82,7 @@ func (x *conn) open() (ok bool) {
 	case serve:
 		if x.chain.tls != nil {
 			x.c.SetExpire(x.beginHandshake())
+			now = x.chain.tls.Unready() != nil // it need not say anything first
 		} else if now, ok = x.take(); !ok {
 			return false
 		}
@@ -102,18 +106,14 @@ func (x *conn) begin() state {
 	x.listener.looking.add(x)
 	open := x.listener.open.Add(1)
 	if x.cfg.Address.Pipe == "" {
-		local, remote := socket.Addrs(x.c.FD())
-		x.info.Local, x.info.Remote = local, remote
-		if !remote.IsValid() { // without an address it would be taken for one of a unix socket
-			return x.refuse(metrics.ListenerDownstreamListenerFilterRemoteClose, mesh.DownstreamClosed, "closed_before_accept")
-		}
+		x.info.Local, _ = sys.LocalAddr(x.c.FD())
 	}
-	if open > x.cfg.max {
+	if open > x.cfg.limit() {
 		return x.refuse(metrics.ListenerDownstreamCxOverflow, mesh.Overloaded, "listener_connection_limit")
 	}
 	if !x.cfg.IgnoreGlobalLimit {
 		x.counted = true
-		if s.conns.Add(1) > s.limit {
+		if s.conns.Add(1) > s.most() {
 			return x.refuse(metrics.ListenerDownstreamGlobalCxOverflow, mesh.Overloaded, "global_connection_limit")
 		}
 	}
@@ -182,7 +182,7 @@ func (x *conn) moveTo(to *listener) state {
 	if !to.looking.add(x) {
 		return x.refuse(metrics.ListenerNoFilterChainMatch, mesh.NoRoute, "listener_removed")
 	}
-	if open > x.cfg.max {
+	if open > x.cfg.limit() {
 		return x.refuse(metrics.ListenerDownstreamCxOverflow, mesh.Overloaded, "listener_connection_limit")
 	}
 	x.setDeadline()

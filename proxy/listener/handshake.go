@@ -41,6 +41,9 @@ func (x *conn) shake(w *socket.Worker) state {
 		x.count(metrics.ListenerTransportSocketConnectTimeout)
 		return x.unshaken(mesh.RequestReadTimeout, "transport_socket_connect_timeout", "")
 	}
+	if why := x.chain.tls.Unready(); why != nil {
+		return x.unshaken(mesh.DownstreamProtocolError, "secrets_not_ready", x.chain.tls.Refuse(w.Shard, why).Reason)
+	}
 	var one [1]byte
 	switch _, err := x.c.Peek(one[:]); err {
 	case nil:

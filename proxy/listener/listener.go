@@ -4,6 +4,7 @@ package listener
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"github.com/meshtap/meshtap/mesh"
@@ -41,6 +42,14 @@ type config struct {
 	max      int64 // connections
 	// intercepts says that connections are served by their original destination.
 	intercepts bool
+}
+
+// limit is how many connections the listener may have now.
+func (c *config) limit() int64 {
+	if c.Listener.MaxConnectionsRuntime == nil {
+		return c.max
+	}
+	return int64(min(c.Listener.MaxConnectionsRuntime.Integer(uint64(c.max)), math.MaxInt64))
 }
 
 // build makes the runtime of a listener's configuration. Chains of old that are of equal content are taken over.
@@ -102,7 +111,7 @@ func (l *listener) addChain(c *config, fc *mesh.FilterChain, old *config, name s
 	ch := &chain{FilterChain: fc, listener: l, handler: h}
 	if fc.TLS != nil {
 		stats := metrics.NewListenerTLS(l.set.cfg.Stats, metrics.ListenerName(c.Listener))
-		if ch.tls, err = transport.NewServer(fc.TLS, stats); err != nil {
+		if ch.tls, err = transport.NewServer(fc.TLS, l.set.cfg.Secrets, stats); err != nil {
 			stats.Release()
 			return fmt.Errorf("filter chain %s: transport_socket: %w", name, err)
 		}

@@ -5,6 +5,7 @@ package listener
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -84,6 +85,10 @@ type Config struct {
 	// MaxConnections bounds the connections of the process; 0 means DefaultMaxConnections or half of the descriptors the
 	// process may hold, whichever is less.
 	MaxConnections int
+	// MaxConnectionsRuntime, where it is not nil, replaces MaxConnections by the value that a key of the runtime has.
+	MaxConnectionsRuntime mesh.RuntimeKey
+	// Secrets are what filter chains name in place of certificates; nil where none does.
+	Secrets *transport.Secrets
 	// Handshakes bounds the TLS handshakes under way; 0 means transport.DefaultHandshakes. Connections above it wait.
 	Handshakes int
 	// DrainTime is how long the connections of a removed listener or chain may go on; 0 means DefaultDrainTime.
@@ -163,6 +168,14 @@ func New(c Config) (*Set, error) {
 
 // Guard returns what finds our own connections among those that come in.
 func (s *Set) Guard() *Guard { return s.guard }
+
+// most is how many connections there may be now.
+func (s *Set) most() int64 {
+	if s.cfg.MaxConnectionsRuntime == nil {
+		return s.limit
+	}
+	return int64(min(s.cfg.MaxConnectionsRuntime.Integer(uint64(s.limit)), math.MaxInt64))
+}
 
 // Connections returns how many connections count towards the limit of the process.
 func (s *Set) Connections() int64 { return s.conns.Load() }

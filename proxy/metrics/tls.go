@@ -20,6 +20,10 @@ const (
 	TLSFailVerifyError
 	// TLSFailVerifySAN: its names were not those that are asked for.
 	TLSFailVerifySAN
+	// TLSUpdatedBySDS: a handshake was the first with a secret that is new.
+	TLSUpdatedBySDS
+	// TLSSecretsNotReady: a connection was closed, since a secret was not there.
+	TLSSecretsNotReady
 
 	// What was settled: TLSVersions, TLSCiphers and TLSGroups have the names, in this order.
 	tlsFirstVersion
@@ -48,11 +52,11 @@ const (
 )
 
 var (
-	listenerTLSSchema = tlsSchema("listener", tagTLSCipher)
-	clusterTLSSchema  = tlsSchema("cluster", tagTLSCipherOfCluster)
+	listenerTLSSchema = tlsSchema("listener", tagTLSCipher, "server", "downstream")
+	clusterTLSSchema  = tlsSchema("cluster", tagTLSCipherOfCluster, "client", "upstream")
 )
 
-func tlsSchema(of, cipherTag string) *stats.Schema {
+func tlsSchema(of, cipherTag, role, side string) *stats.Schema {
 	defs := make([]stats.Def, numTLS)
 	for i, name := range []string{
 		TLSConnectionError: "connection_error", TLSHandshake: "handshake", TLSSessionReused: "session_reused",
@@ -61,6 +65,9 @@ func tlsSchema(of, cipherTag string) *stats.Schema {
 	} {
 		defs[i] = stats.Def{Name: "ssl." + name}
 	}
+	factory := role + "_ssl_socket_factory."
+	defs[TLSUpdatedBySDS] = stats.Def{Name: factory + "ssl_context_update_by_sds"}
+	defs[TLSSecretsNotReady] = stats.Def{Name: factory + side + "_context_secrets_not_ready"}
 	settled := func(first int, kind, tag string, names []string) {
 		for i, name := range names {
 			defs[first+i] = stats.Def{

@@ -69,6 +69,9 @@ type Config struct {
 	IdleTimeout, MaxDuration time.Duration
 	// MaxConnections bounds the connections to one host; 0 does not.
 	MaxConnections int
+	// Preconnect is for how many streams, for each that is open or waits, there are to be connections (Envoy's
+	// per_upstream_preconnect_ratio); up to 1 opens none ahead.
+	Preconnect float64
 }
 
 // base is what a Pool and a Mux have in common: who waits for a connection, and the limits on opening one.
@@ -153,6 +156,16 @@ func (b *base) admit(res *circuit.Resources) bool {
 		return true
 	}
 	return false
+}
+
+// preconnects bounds the connections that one request has opened ahead, as in Envoy.
+const preconnects = 3
+
+// short reports whether there is room for fewer streams than are to be expected: capacity is what the connections that
+// there are, or are being made, could still take. b.mu is held.
+func (b *base) short(active, capacity int) bool {
+	expected := float64(len(b.waiting)+active) * b.cfg.Preconnect
+	return b.cfg.Preconnect > 1 && !b.draining && expected > float64(capacity+active)
 }
 
 // fail tells the i-th of the queue, if there is one. b.mu is held.

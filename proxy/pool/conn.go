@@ -155,6 +155,7 @@ func (c *Conn) shut(by closer) {
 // list is idle connections in the order in which they became idle.
 type list struct {
 	newest, oldest *Conn
+	n              int
 }
 
 func (l *list) add(c *Conn) {
@@ -165,6 +166,7 @@ func (l *list) add(c *Conn) {
 		l.oldest = c
 	}
 	l.newest = c
+	l.n++
 }
 
 func (l *list) remove(c *Conn) {
@@ -179,4 +181,5 @@ func (l *list) remove(c *Conn) {
 		l.oldest = c.newer
 	}
 	c.idle, c.older, c.newer = false, nil, nil
+	l.n--
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/meshtap/meshtap/proxy/transport"
 )
 
-// Dials are the dials under way of all pools of a proxy, and the HTTP/2 connections that are open. They outlive the
-// requests that asked for them, and so have an owner of their own.
+// Dials are the dials under way of all pools of a proxy, the HTTP/2 connections that are open, and the closing of idle
+// connections. They outlive the requests that asked for them, and so have an owner of their own.
 type Dials struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -31,8 +31,8 @@ func NewDials() *Dials {
 	return &Dials{ctx: ctx, cancel: cancel}
 }
 
-// Close ends the dials that are under way, and waits for them and until the HTTP/2 connections are closed. Their pools
-// have been drained, and no new request may use a pool any more.
+// Close ends the dials that are under way, and waits for them and until the connections are closed. Their pools have been
+// drained, and no new request may use a pool any more.
 func (d *Dials) Close() {
 	d.cancel()
 	d.wg.Wait()

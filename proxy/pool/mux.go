@@ -87,7 +87,9 @@ func (l *lease) Failed(kind mesh.FailureKind) {
 		m.stats.Inc(l.shard, metrics.UpstreamRqTxReset)
 	case mesh.UpstreamReset, mesh.UpstreamClosed:
 	default:
-		m.stats.Inc(l.shard, metrics.UpstreamRqTxReset)
+		if l.Sent() > 0 {
+			m.stats.Inc(l.shard, metrics.UpstreamRqTxReset)
+		}
 	}
 }
 
@@ -120,6 +122,9 @@ func (l *lease) giveBack() {
 func (m *Mux) place(w *socket.Worker, res *circuit.Resources) (*lease, error) {
 	m.mu.Lock()
 	l := m.pick()
+	if l != nil {
+		m.preconnect(res)
+	}
 	m.mu.Unlock()
 	if l != nil {
 		return l, nil
@@ -133,6 +138,7 @@ func (m *Mux) place(w *socket.Worker, res *circuit.Resources) (*lease, error) {
 	if l = m.pick(); l == nil {
 		m.waiting = append(m.waiting, wt)
 		m.feed()
+		m.preconnect(res)
 	}
 	m.mu.Unlock()
 	if l != nil {
@@ -175,6 +181,26 @@ func (m *Mux) feed() {
 	for m.dialing*m.places < len(m.waiting) {
 		res := m.waiting[m.dialing*m.places].res
 		if !m.admit(res) {
+			return
+		}
+		m.dialing++
+		m.dials.wg.Go(func() { m.dial(res) })
+	}
+}
+
+// preconnect opens connections for requests that are to be expected. m.mu is held.
+func (m *Mux) preconnect(res *circuit.Resources) {
+	if m.cfg.Preconnect <= 1 {
+		return
+	}
+	active, room := 0, 0
+	for _, c := range m.conns {
+		n := c.h2.Streams()
+		active += n
+		room += max(0, c.h2.Places()-n)
+	}
+	for range preconnects {
+		if !m.short(active, room+m.dialing*m.places) || !m.admit(res) {
 			return
 		}
 		m.dialing++

@@ -31,7 +31,7 @@ type Pool struct {
 
 	// Guarded by mu.
 	idle    list
-	sweeper *time.Timer // set while there are idle connections and an idle timeout
+	sweeper *time.Timer // set from the first idle connection on until sweep finds none, where there is an idle timeout
 }
 
 // New returns an empty pool of HTTP connections. Its dials are among those of dials.
@@ -83,7 +83,7 @@ func (p *Pool) Take(w *socket.Worker, res *circuit.Resources, fresh bool) (*Conn
 // find takes an idle connection, or waits for one.
 func (p *Pool) find(w *socket.Worker, res *circuit.Resources, fresh bool) (c *Conn, err error) {
 	for {
-		if c = p.pop(fresh); c == nil {
+		if c = p.pop(res, fresh); c == nil {
 			if c, err = p.await(w, res, fresh); err != nil {
 				return nil, err
 			}
@@ -105,7 +105,7 @@ func (p *Pool) find(w *socket.Worker, res *circuit.Resources, fresh bool) (c *Co
 }
 
 // pop takes the newest idle connection.
-func (p *Pool) pop(fresh bool) *Conn {
+func (p *Pool) pop(res *circuit.Resources, fresh bool) *Conn {
 	if fresh {
 		return nil
 	}
@@ -114,6 +114,7 @@ func (p *Pool) pop(fresh bool) *Conn {
 	c := p.idle.newest
 	if c != nil {
 		p.idle.remove(c)
+		p.preconnect(res)
 	}
 	return c
 }
@@ -145,6 +146,7 @@ func (p *Pool) enqueue(wt *waiter) *Conn {
 	}
 	p.waiting = append(p.waiting, wt)
 	p.feed()
+	p.preconnect(wt.res)
 	return nil
 }
 
@@ -164,6 +166,17 @@ func (p *Pool) feed() {
 	for p.dialing < len(p.waiting) {
 		res := p.waiting[p.dialing].res
 		if !p.makeRoom(res) {
+			return
+		}
+		p.dialing++
+		p.dials.wg.Go(func() { p.dial(res) })
+	}
+}
+
+// preconnect opens connections for requests that are to be expected. p.mu is held.
+func (p *Pool) preconnect(res *circuit.Resources) {
+	for range preconnects {
+		if p.single || !p.short(p.open-p.idle.n, p.dialing+p.idle.n) || !p.admit(res) {
 			return
 		}
 		p.dialing++
@@ -217,13 +230,20 @@ func (p *Pool) place(c *Conn) (kept bool) {
 	c.used, c.rested = mono.Now(), true
 	p.idle.add(c)
 	if p.sweeper == nil && p.cfg.IdleTimeout > 0 {
-		p.sweeper = time.AfterFunc(p.cfg.IdleTimeout, p.sweep)
+		p.sweepIn(p.cfg.IdleTimeout)
 	}
 	return true
 }
 
+// sweepIn makes sweep come after d, which the owner of the dials waits for. p.mu is held.
+func (p *Pool) sweepIn(d time.Duration) {
+	p.dials.wg.Add(1)
+	p.sweeper = time.AfterFunc(d, p.sweep)
+}
+
 // sweep closes what was idle for too long.
 func (p *Pool) sweep() {
+	defer p.dials.wg.Done()
 	now := mono.Now()
 	p.mu.Lock()
 	var old []*Conn
@@ -233,7 +253,7 @@ func (p *Pool) sweep() {
 	}
 	p.sweeper = nil
 	if c := p.idle.oldest; c != nil {
-		p.sweeper = time.AfterFunc(p.cfg.IdleTimeout-time.Duration(now-c.used), p.sweep)
+		p.sweepIn(p.cfg.IdleTimeout - time.Duration(now-c.used))
 	}
 	p.mu.Unlock()
 	for _, c := range old {
@@ -247,6 +267,10 @@ func (p *Pool) sweep() {
 func (p *Pool) Drain() {
 	p.mu.Lock()
 	p.draining = true
+	if p.sweeper != nil && p.sweeper.Stop() {
+		p.dials.wg.Done()
+		p.sweeper = nil
+	}
 	p.mu.Unlock()
 	p.CloseIdle()
 }
@@ -258,10 +282,6 @@ func (p *Pool) CloseIdle() {
 	for c := p.idle.newest; c != nil; c = p.idle.newest {
 		p.idle.remove(c)
 		idle = append(idle, c)
-	}
-	if p.sweeper != nil {
-		p.sweeper.Stop()
-		p.sweeper = nil
 	}
 	p.mu.Unlock()
 	for _, c := range idle {

@@ -174,6 +174,7 @@ func TestIdleTimeout(t *testing.T) {
 	})
 	p.mu.Lock()
 	p.idle.oldest.used -= int64(time.Hour)
+	p.sweeper.Stop() // it comes now instead
 	p.mu.Unlock()
 	p.sweep()
 	if n, timeouts := p.Open(), r.stats.Value(metrics.UpstreamCxIdleTimeout); n != 2 || timeouts != 1 {
@@ -192,6 +193,40 @@ func TestIdleTimeoutComes(t *testing.T) {
 	p := r.pool(c, newBackend(t, nil).address())
 	r.get(p, false)
 	until(t, "the connection timed out", func() bool { return r.stats.Value(metrics.UpstreamCxIdleTimeout) == 1 && p.Open() == 0 })
+}
+
+// slowGuard takes its time over the first connection that ends.
+type slowGuard struct {
+	once           sync.Once
+	reached, until chan struct{}
+	told           atomic.Int64
+}
+
+func (*slowGuard) Dialed(_, _ netip.AddrPort) bool { return true }
+func (g *slowGuard) Gone(_, _ netip.AddrPort) {
+	g.once.Do(func() {
+		close(g.reached)
+		<-g.until
+	})
+	g.told.Add(1)
+}
+
+// The connections that are closed because they were idle for too long are waited for at the end, like dials.
+func TestIdleTimeoutIsJoined(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, unlimited)
+	g := &slowGuard{reached: make(chan struct{}), until: make(chan struct{})}
+	c := config()
+	c.Guard, c.IdleTimeout = g, time.Millisecond
+	p := r.pool(c, newBackend(t, nil).address())
+	r.get(p, false)
+	<-g.reached
+	p.Drain()
+	time.AfterFunc(50*time.Millisecond, func() { close(g.until) }) // while Close waits, if it does
+	r.dials.Close()
+	if g.told.Load() == 0 {
+		t.Error("the dials' owner has not waited for a connection that is being closed")
+	}
 }
 
 func TestConnectFailures(t *testing.T) {

@@ -194,7 +194,7 @@ func matchPath(m *mesh.RouteMatch, r *codec.Request, path []byte) bool {
 }
 
 func matchFraction(f *mesh.Fraction, random uint64) bool {
-	return f == nil || random%uint64(f.Denominator) < uint64(f.Numerator)
+	return f == nil || f.Covers(random)
 }
 
 // IsGRPC reports whether a request is one of gRPC, by its content-type.

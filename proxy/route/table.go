@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -47,6 +48,9 @@ type Match struct {
 	// RequireTLS says that the virtual host answers plain requests with a redirect; Location has its target, and the
 	// status is 301.
 	RequireTLS bool
+
+	// picked is the cluster that the runtime's weights gave; nil where the route's own count.
+	picked *mesh.WeightedCluster
 }
 
 // Compile builds a table. Errors name what is wrong, for a person.
@@ -117,6 +121,7 @@ func (t *Table) Match(r *codec.Request, random uint64) Match {
 	if m.Route == nil {
 		return m
 	}
+	m.picked = byRuntime(m.Route.Forward, random)
 	switch m.Route.Match.Kind {
 	case mesh.PathRegex, mesh.PathConnect:
 		m.Matched = len(path)
@@ -192,6 +197,9 @@ func (m Match) WeightedCluster(random uint64) *mesh.WeightedCluster {
 	if len(clusters) == 1 {
 		return &clusters[0]
 	}
+	if m.picked != nil {
+		return m.picked
+	}
 	at := random % uint64(m.Route.Forward.TotalWeight)
 	for i := range clusters {
 		w := uint64(clusters[i].Weight)
@@ -201,4 +209,28 @@ func (m Match) WeightedCluster(random uint64) *mesh.WeightedCluster {
 		at -= w
 	}
 	return nil // not reached: the weights add up to the total, see newHost
+}
+
+// byRuntime picks a cluster where the runtime has the weights; nil where it has none, or makes them all 0. They are read
+// twice, so that nothing is allocated; where they change in between, the last cluster may get a request more.
+func byRuntime(f *mesh.RouteAction, random uint64) *mesh.WeightedCluster {
+	if f == nil || len(f.Clusters) < 2 || f.Clusters[0].Runtime == nil {
+		return nil
+	}
+	clusters, sum := f.Clusters, uint64(0)
+	for i := range clusters {
+		sum += clusters[i].Runtime.Integer(uint64(clusters[i].Weight)) & math.MaxUint32
+	}
+	if sum == 0 {
+		return nil
+	}
+	at := random % sum
+	for i := range clusters {
+		w := clusters[i].Runtime.Integer(uint64(clusters[i].Weight)) & math.MaxUint32
+		if at < w {
+			return &clusters[i]
+		}
+		at -= w
+	}
+	return &clusters[len(clusters)-1]
 }

@@ -33,6 +33,7 @@ type Listener struct {
 	// What the last step of Accept took. They belong to its goroutine.
 	try   func(uintptr) bool // step
 	got   int
+	from  netip.AddrPort
 	errno syscall.Errno
 }
 
@@ -173,34 +174,35 @@ func (l *Listener) SetBacklog(n int) error {
 	return syscall.Listen(l.fd, ListenOptions{Backlog: n}.backlog())
 }
 
-// Accept waits for a connection and returns its descriptor, which does not block. After Stop it returns what is in the
-// queue, then ErrStopped. Other errors are the system's: out of descriptors or memory, or the next connection's own.
-func (l *Listener) Accept() (fd int, err error) {
+// Accept waits for a connection and returns its descriptor, which does not block, and of TCP where it comes from. After Stop
+// it returns what is in the queue, then ErrStopped. Other errors are the system's: out of descriptors or memory, or the next
+// connection's own.
+func (l *Listener) Accept() (fd int, from netip.AddrPort, err error) {
 	if !l.stopped.Load() {
 		if err := l.rc.Read(l.try); err == nil {
 			return l.result()
 		}
 		if !l.stopped.Load() {
-			return -1, net.ErrClosed
+			return -1, from, net.ErrClosed
 		}
 	}
 	if !l.step(0) {
-		return -1, ErrStopped
+		return -1, from, ErrStopped
 	}
 	return l.result()
 }
 
 // step runs inside RawConn.Read, which forgets earlier edges when it begins; that is why it tries before it waits.
 func (l *Listener) step(uintptr) bool {
-	l.got, l.errno = sys.Accept(l.fd)
+	l.got, l.from, l.errno = sys.Accept(l.fd)
 	return l.errno != syscall.EAGAIN
 }
 
-func (l *Listener) result() (int, error) {
+func (l *Listener) result() (int, netip.AddrPort, error) {
 	if l.errno != 0 {
-		return -1, l.errno
+		return -1, l.from, l.errno
 	}
-	return l.got, nil
+	return l.got, l.from, nil
 }
 
 // Stop makes Accept return what is in the queue and then ErrStopped. It may be called more than once.

@@ -26,6 +26,7 @@ type Peer struct {
 	set   *set
 	watch watch
 	gone  func(*Peer) // told of the peer's hang-up, on the set's goroutine
+	local netip.AddrPort
 
 	flags   flags
 	told    bool                   // gone was called; the set's goroutine
@@ -113,7 +114,7 @@ func (e *Engine) newPeer(c net.Conn, l Layer, gone func(*Peer)) (*Peer, error) {
 		c.Close()
 		return nil, fmt.Errorf("socket: %T has no descriptor", c)
 	}
-	p := &Peer{c: c, set: e.pickSet(), gone: gone}
+	p := &Peer{c: c, set: e.pickSet(), gone: gone, local: localAddr(c)}
 	rc, err := sc.SyscallConn()
 	if err == nil {
 		p.rc = rc
@@ -366,8 +367,10 @@ func (p *Peer) Close() {
 }
 
 // LocalAddr returns the local address of a TCP connection, the zero value for others.
-func (p *Peer) LocalAddr() netip.AddrPort {
-	if a, ok := p.c.LocalAddr().(*net.TCPAddr); ok {
+func (p *Peer) LocalAddr() netip.AddrPort { return p.local }
+
+func localAddr(c net.Conn) netip.AddrPort {
+	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}

@@ -125,7 +125,7 @@ func (t *conn) connect() *mesh.Failure {
 // try makes one attempt to connect.
 func (t *conn) try() (fail *mesh.Failure, again bool) {
 	w := t.worker
-	t.ticket, fail = t.cluster.Admit(w.Shard)
+	t.ticket, fail = t.cluster.Admit(w.Shard, mono.Now())
 	t.o.Circuit = t.ticket.State
 	if fail != nil {
 		return fail, false

@@ -26,7 +26,7 @@ func (r *rig) client(change func(*mesh.TLSContext)) *Client {
 	if change != nil {
 		change(m)
 	}
-	c, err := NewClient(m, r.stats)
+	c, err := NewClient(m, nil, r.stats)
 	if err != nil {
 		r.Fatal(err)
 	}

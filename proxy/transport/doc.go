@@ -11,6 +11,9 @@
 //   - Writing always succeeds: what the socket does not take stays in the Session, in order, and goes out before anything
 //     else. A record is only made once the one before has left, so a Session holds little more than one record.
 //
+// A context may name secrets in place of certificates (Secrets). Until they are there, no handshake is made; when one
+// changes, the next handshake works with the new one, and connections stay as they are.
+//
 // There is no way from here to plain text: a connection whose handshake failed is closed, and a context that cannot be
 // honoured is an error when it is built. The end of a connection without close_notify is an error (ErrTruncated), not an
 // end: otherwise anyone on the way could cut an answer short.

@@ -452,7 +452,10 @@ func shakenSession(t testing.TB) *Session {
 		tls.Client(b, r.trust()).Handshake()
 	}()
 	s := &Session{}
-	cfg := r.server(func(m *mesh.TLSContext) { m.NoTickets = true }).config
+	cfg, err := r.server(func(m *mesh.TLSContext) { m.NoTickets = true }).tls.config()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.tls = tls.Server(&s.wire, cfg)
 	if _, err := s.shake(a); err != nil {
 		t.Fatal(err)

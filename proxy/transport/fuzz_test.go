@@ -38,9 +38,13 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte{21, 3, 3, 0, 2, 1, 0})
 	r := newRig(f)
 	s := r.server(func(m *mesh.TLSContext) { m.Validation, m.RequireClientCertificate = r.roots(), true })
+	config, err := s.tls.config()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, said []byte) {
 		x := &Session{}
-		x.tls = tls.Server(&x.wire, s.config)
+		x.tls = tls.Server(&x.wire, config)
 		if i, err := x.shake(tape{bytes.NewReader(said)}); err == nil {
 			t.Fatalf("%d bytes are a handshake: %+v", len(said), i)
 		} else if e := failed(s.stats, 0, err); e.Reason == "" {

@@ -60,7 +60,7 @@ func (r *rig) server(change func(*mesh.TLSContext)) *Server {
 	if change != nil {
 		change(m)
 	}
-	s, err := NewServer(m, r.stats)
+	s, err := NewServer(m, nil, r.stats)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func (r *rig) pair() (net.Conn, int) {
 		r.Fatal(err)
 	}
 	far.SetDeadline(time.Now().Add(hang))
-	fd, err := l.Accept()
+	fd, _, err := l.Accept()
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -8,23 +8,41 @@ import (
 	"errors"
 
 	"github.com/meshtap/meshtap/internal/mono"
+	"github.com/meshtap/meshtap/internal/tlsconf"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
-// Server makes the handshakes of a filter chain. It is immutable and may be used by many workers.
+// Server makes the handshakes of a filter chain. It may be used by many workers.
 type Server struct {
-	config *tls.Config
-	stats  *metrics.TLS
+	tls   *setting
+	stats *metrics.TLS
 }
 
-// NewServer returns what makes the handshakes that m describes.
-func NewServer(m *mesh.TLSContext, stats *metrics.TLS) (*Server, error) {
+// NewServer returns what makes the handshakes that m describes, with the secrets that it names.
+func NewServer(m *mesh.TLSContext, secrets *Secrets, stats *metrics.TLS) (*Server, error) {
+	c, err := newSetting(m, secrets, stats, serverConfig)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{tls: c, stats: stats}, nil
+}
+
+// Unready returns why there can be no handshake now, nil where there can: a secret may be missing.
+func (s *Server) Unready() error {
+	_, err := s.tls.config()
+	return err
+}
+
+// Refuse counts a connection that is closed for what Unready has said.
+func (s *Server) Refuse(shard uint32, why error) *Error { return failed(s.stats, shard, why) }
+
+func serverConfig(m *mesh.TLSContext) (*tls.Config, error) {
 	if len(m.Certificates) == 0 {
 		return nil, errors.New("no certificate to show")
 	}
-	c, err := base(m)
+	c, err := tlsconf.Base(m)
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +56,16 @@ func NewServer(m *mesh.TLSContext, stats *metrics.TLS) (*Server, error) {
 	case m.RequireClientCertificate:
 		return nil, errors.New("clients must show a certificate, and there is nothing to verify it with")
 	}
-	return &Server{config: c, stats: stats}, nil
+	return c, nil
 }
 
 func verifyClients(c *tls.Config, m *mesh.TLSContext) error {
-	v, err := newVerifier(m.Validation, x509.ExtKeyUsageClientAuth)
+	v, err := tlsconf.NewVerifier(m.Validation, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		return err
 	}
 	// crypto/tls itself builds the chain, so that the client is told what is wrong with it.
-	c.ClientCAs, c.ClientAuth = v.roots, tls.VerifyClientCertIfGiven
+	c.ClientCAs, c.ClientAuth = v.Roots, tls.VerifyClientCertIfGiven
 	if m.RequireClientCertificate {
 		c.ClientAuth = tls.RequireAndVerifyClientCert
 	}
@@ -55,12 +73,12 @@ func verifyClients(c *tls.Config, m *mesh.TLSContext) error {
 		switch n := len(cs.PeerCertificates); {
 		case n == 0:
 			return nil // crypto/tls has refused it where one is required
-		case n > maxChain:
-			return errChain
+		case n > tlsconf.MaxChain:
+			return tlsconf.ErrChain
 		case len(cs.VerifiedChains) == 0:
-			return errNoCert
+			return tlsconf.ErrNoCert
 		}
-		return v.names(cs.PeerCertificates[0])
+		return v.Names(cs.PeerCertificates[0])
 	}
 	return nil
 }
@@ -101,8 +119,12 @@ func (o onWorker) Write(p []byte) (int, error) {
 // over at deadline (of mono.Now). The connection is secure then, and what the client has sent already may be inside: the
 // caller goes on reading. On an error the connection must be closed.
 func (s *Server) Handshake(w *socket.Worker, c *socket.Conn, deadline int64) (*mesh.TLSInfo, *Error) {
+	config, err := s.tls.config()
+	if err != nil {
+		return nil, failed(s.stats, w.Shard, err)
+	}
 	x := &Session{}
-	x.tls = tls.Server(&x.wire, s.config)
+	x.tls = tls.Server(&x.wire, config)
 	previous := w.Own(&clock{w, deadline})
 	w.SetDeadline(deadline)
 	i, err := x.shake(onWorker{w, c})

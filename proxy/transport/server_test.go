@@ -148,7 +148,7 @@ func TestNewServerRefuses(t *testing.T) {
 		"no roots":                    {Certificates: own, Validation: &mesh.TLSValidation{}},
 		"no version":                  {Certificates: own, MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS12},
 	} {
-		if _, err := NewServer(m, r.stats); err == nil {
+		if _, err := NewServer(m, nil, r.stats); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -197,7 +197,7 @@ func TestServerVersionsAndSuites(t *testing.T) {
 			r := newRig(t)
 			m := tc.server
 			m.Certificates = []*mesh.TLSCertificate{meshCert(r.ca.Issue(t, "server.test"))}
-			s, err := NewServer(&m, r.stats)
+			s, err := NewServer(&m, nil, r.stats)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -173,7 +173,7 @@ func TestBothOurs(t *testing.T) {
 	wg.Go(func() {
 		defer l.Close()
 		for range n {
-			fd, err := l.Accept()
+			fd, _, err := l.Accept()
 			if err != nil {
 				t.Error(err)
 				return

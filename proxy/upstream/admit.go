@@ -22,10 +22,10 @@ type Ticket struct {
 	State mesh.CircuitState
 }
 
-// Admit asks the cluster's circuit. The failure is CircuitOpen. The limits of connections and requests are the pool's to
-// ask, where the attempt comes to them.
-func (c *Cluster) Admit(shard uint32) (Ticket, *mesh.Failure) {
-	t := Ticket{c: c, started: mono.Now()}
+// Admit asks the cluster's circuit for an attempt that starts now. The failure is CircuitOpen. The limits of connections and
+// requests are the pool's to ask, where the attempt comes to them.
+func (c *Cluster) Admit(shard uint32, now int64) (Ticket, *mesh.Failure) {
+	t := Ticket{c: c, started: now}
 	if !c.used.Load() {
 		c.traffic()
 	}
@@ -135,10 +135,10 @@ func (t *Ticket) use(h *Host) *mesh.Failure {
 	return nil
 }
 
-// Answered tells the circuit that the head of an answer came: what it goes by, so that a stream that lasts for hours
+// Answered tells the circuit that the head of an answer came now: what it goes by, so that a stream that lasts for hours
 // does not hold it up.
-func (t *Ticket) Answered(status int) {
-	t.conclude(mono.Now(), t.fails(status))
+func (t *Ticket) Answered(status int, now int64) {
+	t.conclude(now, t.fails(status))
 }
 
 // Connected tells what a connection that was made says of the host, where that is all there is to go by: how long it

@@ -58,7 +58,7 @@ func TestBreakerOpens(t *testing.T) {
 					k.started -= int64(time.Hour)
 					status = ok
 				}
-				k.Answered(status)
+				k.Answered(status, mono.Now())
 				k.Done(&circuit.Attempt{Status: status}, 0) // says the same once more, which must not count
 			}
 			if tc.reason == "" {

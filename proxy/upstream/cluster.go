@@ -52,6 +52,8 @@ type Deps struct {
 	Own func(netip.AddrPort) bool
 	// Guard finds connections that come back to us; nil where none can.
 	Guard pool.Guard
+	// Secrets are what clusters name in place of certificates; nil where none does.
+	Secrets *transport.Secrets
 	// Dials owns the dials of all pools.
 	Dials *pool.Dials
 }
@@ -101,6 +103,7 @@ type numbers struct {
 	health  *metrics.HealthCheck
 	circuit *metrics.Circuit
 	tls     *metrics.TLS
+	http2   *metrics.HTTP2
 }
 
 // New returns the runtime of a cluster. prev is the one that it replaces, nil where there is none. Endpoints of a static
@@ -121,6 +124,10 @@ func New(cfg *mesh.Cluster, deps *Deps, prev *Cluster) *Cluster {
 		set:    &mesh.EndpointSet{},
 	}
 	c.secure(name)
+	if cfg.HTTP.Protocol != mesh.UpstreamHTTP1 {
+		c.numbers.http2 = metrics.NewClusterHTTP2(deps.Stats, name)
+		c.pools.H2.Stats = c.numbers.http2
+	}
 	c.pools.Panicked = c.panicked
 	c.now.Store(&state{set: lb.NewSet(nil, lb.Options{Build: c.policy}, nil)})
 	now := mono.Now()
@@ -220,6 +227,7 @@ func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
 		IdleTimeout:    cfg.HTTP.IdleTimeout,
 		MaxDuration:    cfg.HTTP.MaxConnectionDuration,
 		MaxConnections: cfg.MaxConnectionsPerHost,
+		Preconnect:     cfg.Preconnect,
 	}
 	p.Dialer.Timeout = cfg.ConnectTimeout
 	p.Dialer.Source = cfg.BindSource

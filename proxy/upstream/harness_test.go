@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/circuit"
+	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/lb"
@@ -153,7 +154,7 @@ func pick(t testing.TB, c *Cluster, choice ...*Choice) (Ticket, *Host, *mesh.Fai
 	if len(choice) > 0 {
 		ch = choice[0]
 	}
-	k, fail := c.Admit(0)
+	k, fail := c.Admit(0, mono.Now())
 	if fail != nil {
 		return k, nil, fail
 	}

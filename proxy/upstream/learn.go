@@ -147,6 +147,9 @@ func (c *Cluster) release() {
 	if n := c.numbers.circuit; n != nil {
 		n.Release()
 	}
+	if n := c.numbers.http2; n != nil {
+		n.Release()
+	}
 	if n := c.numbers.tls; n != nil {
 		n.Release()
 	}

@@ -64,10 +64,11 @@ type connecting struct {
 	http           mesh.UpstreamHTTP
 	tls            *mesh.TLSContext
 	maxConnections int
+	preconnect     float64
 }
 
 func connectsBy(c *mesh.Cluster) connecting {
-	return connecting{c.StatName, c.ConnectTimeout, c.BindSource, c.KeepAlive, c.HTTP, c.TLS, c.MaxConnectionsPerHost}
+	return connecting{c.StatName, c.ConnectTimeout, c.BindSource, c.KeepAlive, c.HTTP, c.TLS, c.MaxConnectionsPerHost, c.Preconnect}
 }
 
 // all returns the pools that there are.

@@ -24,13 +24,13 @@ func (c *Cluster) secure(name string) {
 		return
 	}
 	c.numbers.tls = metrics.NewClusterTLS(c.deps.Stats, name)
-	client, err := transport.NewClient(c.Config.TLS, c.numbers.tls)
+	client, err := transport.NewClient(c.Config.TLS, c.deps.Secrets, c.numbers.tls)
 	if err != nil {
 		c.deps.Log.Error("no connection to the cluster can be made", zap.String("cluster", c.Config.Name), zap.Error(err))
 		c.pools.Dialer.Secure = insecure{err}
 		return
 	}
-	if c.Config.TLS.Validation == nil {
+	if c.Config.TLS.Validation == nil && c.Config.TLS.ValidationSecret == "" {
 		c.deps.Log.Warn("the certificates of a cluster's hosts are not verified: it has no trusted_ca",
 			zap.String("cluster", c.Config.Name))
 	}

@@ -8,6 +8,7 @@ package fakexds
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,7 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/rest/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 )
@@ -36,6 +38,11 @@ const (
 	EndpointType = resource.EndpointType
 	ListenerType = resource.ListenerType
 	RouteType    = resource.RouteType
+	SecretType   = resource.SecretType
+	ConfigType   = resource.ExtensionConfigType
+	RuntimeType  = resource.RuntimeType
+	ScopeType    = resource.ScopedRouteType
+	HostType     = resource.VirtualHostType
 )
 
 // node is the only key of the cache: all proxies get the same.
@@ -61,10 +68,21 @@ type Answer struct {
 	HasNode bool
 }
 
+// Options are how a Server differs from the usual one.
+type Options struct {
+	// TLS is how TLS is spoken, nil for plain text.
+	TLS *tls.Config
+	// Linear keeps each type in a cache of its own (LinearCache in a MuxCache), with versions of its own. It answers no polls.
+	Linear bool
+}
+
 // Server is the control plane.
 type Server struct {
 	tb    testing.TB
+	opt   Options
 	cache cache.SnapshotCache
+	// linear are the caches of the types where Options.Linear is set.
+	linear map[string]*cache.LinearCache
 	// answers has room for all that a test can provoke; a full one fails the test.
 	answers chan Answer
 	addr    string
@@ -86,8 +104,15 @@ type Server struct {
 // Start runs a Server on a free loopback port until the test ends.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	return StartWith(tb, Options{})
+}
+
+// StartWith is Start with options.
+func StartWith(tb testing.TB, opt Options) *Server {
+	tb.Helper()
 	s := &Server{
 		tb:      tb,
+		opt:     opt,
 		cache:   cache.NewSnapshotCache(false, oneNode{}, log.NewDefaultLogger()),
 		answers: make(chan Answer, 1<<16),
 		streams: map[*stream]struct{}{},
@@ -95,6 +120,14 @@ func Start(tb testing.TB) *Server {
 		muted:   map[string]bool{},
 	}
 	close(s.gate)
+	if opt.Linear {
+		s.linear = map[string]*cache.LinearCache{}
+		for _, m := range methods {
+			if m.typeURL != resource.AnyType {
+				s.linear[m.typeURL] = cache.NewLinearCache(m.typeURL)
+			}
+		}
+	}
 	s.listen("127.0.0.1:0")
 	tb.Cleanup(s.Kill)
 	return s
@@ -116,9 +149,30 @@ func (s *Server) Set(typeURL, version string, resources ...types.Resource) {
 	s.SetAll(version, map[string][]types.Resource{typeURL: resources})
 }
 
-// SetAll replaces the resources of several types in one snapshot.
+// source is the cache that streams are served from.
+func (s *Server) source() cache.Cache {
+	if s.linear == nil {
+		return s.cache
+	}
+	mux := &cache.MuxCache{
+		Classify:      func(r *cache.Request) string { return r.GetTypeUrl() },
+		ClassifyDelta: func(r *cache.DeltaRequest) string { return r.GetTypeUrl() },
+		Caches:        map[string]cache.Cache{},
+	}
+	for typeURL, c := range s.linear {
+		mux.Caches[typeURL] = c
+	}
+	return mux
+}
+
+// SetAll replaces the resources of several types: in one snapshot, or one type after the other where Options.Linear is set.
 func (s *Server) SetAll(version string, resources map[string][]types.Resource) {
 	s.tb.Helper()
+	for typeURL, c := range s.linear {
+		if list, ok := resources[typeURL]; ok {
+			c.SetResources(cache.IndexRawResourcesByName(list))
+		}
+	}
 	s.mu.Lock()
 	for typeURL, list := range resources {
 		s.current.Resources[cache.GetResponseType(typeURL)] = cache.NewResources(version, list)
@@ -127,6 +181,14 @@ func (s *Server) SetAll(version string, resources map[string][]types.Resource) {
 	s.mu.Unlock()
 	if err := s.cache.SetSnapshot(context.Background(), node, next); err != nil {
 		s.tb.Errorf("fakexds: set snapshot: %v", err)
+	}
+}
+
+// Update changes or adds one resource. Options.Linear is to be set: the cost does not depend on how many there are.
+func (s *Server) Update(typeURL, name string, r types.Resource) {
+	s.tb.Helper()
+	if err := s.linear[typeURL].UpdateResource(name, r); err != nil {
+		s.tb.Errorf("fakexds: update %s: %v", name, err)
 	}
 }
 
@@ -223,6 +285,12 @@ func (s *Server) Restart() {
 	s.listen(s.addr)
 }
 
+// TLS returns how TLS is spoken, and SetTLS changes it, from the next Restart on.
+func (s *Server) TLS() *tls.Config { return s.opt.TLS }
+
+// SetTLS changes what TLS returns; nil speaks plain text.
+func (s *Server) SetTLS(c *tls.Config) { s.opt.TLS = c }
+
 // Counts returns how many connections and streams there were so far.
 func (s *Server) Counts() (connections, streams int) {
 	s.mu.Lock()
@@ -237,8 +305,12 @@ func (s *Server) listen(addr string) {
 		s.tb.Fatalf("fakexds: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	svc := &service{server: s, sotw: sotw.NewServer(ctx, s.cache, nil), delta: delta.NewServer(ctx, s.cache, nil)}
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.UnknownServiceHandler(svc.serve))
+	svc := &service{server: s, sotw: sotw.NewServer(ctx, s.source(), nil), delta: delta.NewServer(ctx, s.source(), nil)}
+	opts := []grpc.ServerOption{grpc.MaxRecvMsgSize(64 << 20), grpc.UnknownServiceHandler(svc.serve)}
+	if s.opt.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(s.opt.TLS)))
+	}
+	g := grpc.NewServer(opts...)
 	served := make(chan struct{})
 	s.mu.Lock()
 	s.addr = l.Addr().String()
@@ -258,6 +330,9 @@ func (s *Server) ServeREST() string {
 		s.tb.Fatalf("fakexds: %v", err)
 	}
 	h := &http.Server{Handler: http.HandlerFunc(s.answerPoll)}
+	if s.opt.TLS != nil {
+		l = tls.NewListener(l, s.opt.TLS)
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -273,7 +348,8 @@ func (s *Server) ServeREST() string {
 // paths are those of the polls.
 var paths = map[string]string{
 	resource.FetchClusters: ClusterType, resource.FetchEndpoints: EndpointType,
-	resource.FetchListeners: ListenerType, resource.FetchRoutes: RouteType,
+	resource.FetchListeners: ListenerType, resource.FetchRoutes: RouteType, resource.FetchRuntimes: RuntimeType,
+	resource.FetchSecrets: SecretType, resource.FetchExtensionConfigs: ConfigType, resource.FetchScopedRoutes: ScopeType,
 }
 
 // answerPoll answers as go-control-plane's gateway does.

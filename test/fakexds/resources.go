@@ -14,10 +14,12 @@ import (
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	runtimepb "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 )
 
 // adsSource is "over this stream".
@@ -146,6 +148,13 @@ func Listener(name string, at netip.AddrPort, routes string) *listenerpb.Listene
 			ConfigType: &listenerpb.Filter_TypedConfig{TypedConfig: mustAny(hcm)},
 		}}}},
 	}
+}
+
+// Runtime is a layer of the runtime with one value.
+func Runtime(name, key string, value float64) *runtimepb.Runtime {
+	return &runtimepb.Runtime{Name: name, Layer: &structpb.Struct{Fields: map[string]*structpb.Value{
+		key: structpb.NewNumberValue(value),
+	}}}
 }
 
 // Routes returns a table that sends "/<cluster>" to each cluster, and everything else to the first one.

@@ -4,6 +4,7 @@ package ads
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -41,6 +42,11 @@ type Config struct {
 	Authority string
 	// Metadata is sent with the stream, as header names and values in turn.
 	Metadata []string
+	// Secure returns how TLS is spoken with the targets, for each connection anew; nil is plain text. The application protocol
+	// is set here.
+	Secure func() (*tls.Config, error)
+	// Tokens returns more of Metadata, for each stream anew; nil is none.
+	Tokens func() ([]string, error)
 	// MaxResponseBytes bounds one response; 0 means DefaultMaxResponseBytes.
 	MaxResponseBytes int
 	// Random returns a number in [0, 1); nil means math/rand.
@@ -78,11 +84,15 @@ type Client struct {
 
 	duplicate, unknown, streams atomic.Uint64
 
-	// Owned by the goroutine in Run.
+	// Owned by the goroutine in Run. late says that the stream has begun without what is to be said at its beginning.
 	state half
+	late  bool
 }
 
-var errClosed = errors.New("ads: the control plane closed the stream")
+var (
+	errClosed = errors.New("ads: the control plane closed the stream")
+	errAnew   = errors.New("ads: begun anew, to tell the control plane what is there already")
+)
 
 // opener opens a stream; close frees what is behind it and is called once. It fails when ctx ends.
 type opener func(ctx context.Context, t Target) (s stream, close func(), err error)
@@ -132,6 +142,16 @@ func (c *Client) Ack(typeURL, nonce, version string) {
 // without effect where a newer response came meanwhile.
 func (c *Client) Nack(typeURL, nonce, version, detail string, names []string) {
 	c.post(func(s half, now time.Time) { s.refuse(typeURL, nack{nonce, version, detail, names}, now) })
+}
+
+// Hold says that resources of a type are there already, of a version that the control plane is not to count on: it is to send
+// them again, and to say which of them are gone. It matters where a stream is incremental.
+func (c *Client) Hold(typeURL string, names []string) {
+	c.post(func(s half, _ time.Time) {
+		if s.hold(typeURL, names) {
+			c.late = true
+		}
+	})
 }
 
 // Counts returns what was ignored and tried so far. It may be called from any goroutine.
@@ -275,6 +295,7 @@ func (c *Client) oneStream(ctx context.Context, target Target, out chan<- Event)
 	}()
 	c.readInbox()
 	c.state.restart()
+	c.late = false
 	if _, err := c.sendAll(s); err != nil {
 		return false, err
 	}
@@ -316,7 +337,9 @@ func (c *Client) serve(ctx context.Context, s stream, received <-chan proto.Mess
 		case <-after(held):
 		case <-after(life):
 		case <-c.wake:
-			c.readInbox()
+			if c.readInbox(); c.late {
+				return responded, errAnew
+			}
 		case r, ok := <-received:
 			if !ok {
 				return responded, nil // the reason is what receiveAll returned

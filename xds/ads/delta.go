@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/backoff"
+	"github.com/meshtap/meshtap/xds/resource"
 )
 
 // delta is the protocol state of the incremental variant. Each request is a change of the subscription, the answer to a
@@ -123,6 +124,19 @@ func (d *delta) restart() {
 	}
 }
 
+func (d *delta) hold(url string, names []string) (late bool) {
+	t := d.byURL[url]
+	if t == nil {
+		return false
+	}
+	for _, n := range names {
+		if _, held := t.versions[n]; !held {
+			t.versions[n] = ""
+		}
+	}
+	return t.sent
+}
+
 func (d *delta) subscribe(url string, more, less []string) {
 	t := d.byURL[url]
 	if t == nil {
@@ -211,6 +225,13 @@ func (d *delta) unpack(t *deltaType, r *discoverypb.DeltaDiscoveryResponse, now 
 	for _, w := range r.GetResources() {
 		res, ttl, heartbeat := fromWrapper(w)
 		d.lives.set(t.url, res.Name, ttl, now)
+		if _, held := t.versions[res.Name]; heartbeat && !held && t.url == resource.HostType {
+			// So a control plane says that there is no such virtual host (Envoy, VHDS).
+			for _, name := range append([]string{res.Name}, res.Aliases...) {
+				out.Absent = append(out.Absent, Absent{name, "there is no such virtual host"})
+			}
+			continue
+		}
 		if heartbeat {
 			out.Alive = append(out.Alive, res.Name)
 			continue

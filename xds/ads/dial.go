@@ -5,6 +5,7 @@ package ads
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -31,20 +32,56 @@ func dialer(cfg Config) opener {
 		if t.Network == "unix" {
 			name = "localhost" // a path is not an authority
 		}
-		conn, err := grpc.NewClient("passthrough:///"+name, options(cfg, t)...)
+		secure, err := newChannel(cfg, t)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(cfg.Metadata) > 0 {
-			ctx = metadata.AppendToOutgoingContext(ctx, cfg.Metadata...)
+		ctx, err = withHeaders(ctx, cfg)
+		if err != nil {
+			return nil, nil, err
+		}
+		conn, err := grpc.NewClient("passthrough:///"+name, options(cfg, t, secure)...)
+		if err != nil {
+			return nil, nil, err
 		}
 		s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method(cfg))
 		if err != nil {
 			_ = conn.Close()
+			if why := secure.failed(); why != nil {
+				err = why
+			}
 			return nil, nil, err
 		}
 		return s, func() { _ = conn.Close() }, nil
 	}
+}
+
+// newChannel returns the TLS of a connection, nil where it is to be plain text.
+func newChannel(cfg Config, t Target) (*channel, error) {
+	if cfg.Secure == nil {
+		return nil, nil
+	}
+	config, err := cfg.Secure()
+	if err != nil {
+		return nil, err
+	}
+	return &channel{target: t, config: config}, nil
+}
+
+// withHeaders adds the headers of a stream: those that are always the same, and the tokens of now.
+func withHeaders(ctx context.Context, cfg Config) (context.Context, error) {
+	all := cfg.Metadata
+	if cfg.Tokens != nil {
+		tokens, err := cfg.Tokens()
+		if err != nil {
+			return nil, err
+		}
+		all = slices.Concat(all, tokens)
+	}
+	if len(all) == 0 {
+		return ctx, nil
+	}
+	return metadata.AppendToOutgoingContext(ctx, all...), nil
 }
 
 // method is the gRPC method of a stream.
@@ -59,12 +96,16 @@ func method(cfg Config) string {
 	}
 }
 
-func options(cfg Config, t Target) []grpc.DialOption {
+func options(cfg Config, t Target, secure *channel) []grpc.DialOption {
+	creds := insecure.NewCredentials()
+	if secure != nil {
+		creds = secure
+	}
 	d := net.Dialer{Timeout: connectTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3,
 	}}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return d.DialContext(ctx, t.Network, t.Address)
 		}),

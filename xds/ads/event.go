@@ -40,6 +40,8 @@ type Resource struct {
 	Bytes   []byte
 	// Name and Version are what an incremental response says of it, "" elsewhere.
 	Name, Version string
+	// Aliases are other names that the resource answers to, of an incremental response.
+	Aliases []string
 }
 
 // Absent is a name and the reason why there is no resource of it.

@@ -22,6 +22,8 @@ type half interface {
 	refresh(typeURL string)
 	ack(typeURL, nonce, version string)
 	refuse(typeURL string, n nack, now time.Time)
+	// hold notes resources that are there without having come from here. late says that the stream has begun without them.
+	hold(typeURL string, names []string) (late bool)
 	// empty returns a message to receive into.
 	empty() proto.Message
 	// receive takes a response.
@@ -114,6 +116,7 @@ func fromWrapper(w *discoverypb.Resource) (r Resource, ttl time.Duration, heartb
 	}
 	r = Resource{
 		TypeURL: w.GetResource().GetTypeUrl(), Bytes: w.GetResource().GetValue(), Name: w.GetName(), Version: w.GetVersion(),
+		Aliases: w.GetAliases(),
 	}
 	return r, ttl, w.GetResource() == nil
 }

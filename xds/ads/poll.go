@@ -43,6 +43,9 @@ func poller(cfg Config) opener {
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return d.DialContext(ctx, t.Network, t.Address)
 			},
+			DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialSecure(ctx, d, cfg, t)
+			},
 			MaxIdleConns:    1,
 			IdleConnTimeout: time.Minute,
 		}
@@ -52,6 +55,26 @@ func poller(cfg Config) opener {
 		}}
 		return p, tr.CloseIdleConnections, nil
 	}
+}
+
+// dialSecure opens a connection and makes its TLS.
+func dialSecure(ctx context.Context, d net.Dialer, cfg Config, t Target) (net.Conn, error) {
+	config, err := cfg.Secure()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := d.DialContext(ctx, t.Network, t.Address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	c, err := handshake(ctx, raw, t, config, protocolPoll)
+	if err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // polls is a stream that is none.
@@ -154,7 +177,11 @@ func (p *polls) ask(req *discoverypb.DiscoveryRequest) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := http.NewRequestWithContext(p.ctx, http.MethodPost, "http://"+p.cfg.Poll.Host+p.cfg.Poll.Path, bytes.NewReader(text))
+	scheme := "http://"
+	if p.cfg.Secure != nil {
+		scheme = "https://"
+	}
+	r, err := http.NewRequestWithContext(p.ctx, http.MethodPost, scheme+p.cfg.Poll.Host+p.cfg.Poll.Path, bytes.NewReader(text))
 	if err != nil {
 		return nil, err
 	}

@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meshtap/meshtap/internal/logform"
 	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/xds/layered"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
@@ -30,6 +34,10 @@ type Options struct {
 	// NodeID, NodeCluster and NodeZone replace those of the file where they are not "" (--service-node,
 	// --service-cluster, --service-zone).
 	NodeID, NodeCluster, NodeZone string
+	// LogFormSet says that the command line gives the form of the log (--log-format); the bootstrap must not, then.
+	LogFormSet bool
+	// StatsTags are tags of all statistics (--stats-tag).
+	StatsTags []stats.Tag
 	// AllowUnknownStaticFields reports unknown fields instead of refusing them.
 	AllowUnknownStaticFields bool
 	// AcceptObservational accepts what only affects what can be seen of traffic; see resource.Options.
@@ -38,6 +46,8 @@ type Options struct {
 	RejectUnknownDynamicFields bool
 	// Parsers reads extensions. Required.
 	Parsers *registry.Parsers
+	// Runtime takes the layers of the runtime; nil makes one.
+	Runtime *layered.Runtime
 	// Version is this program's version, for the control plane.
 	Version string
 	// ReadFile and LookupEnv serve data sources; see resource.Options.
@@ -51,14 +61,26 @@ type Config struct {
 	Node      mesh.Node
 	NodeProto *corev3.Node
 	Admin     Admin
-	// Listeners and Clusters are the static resources, in the order of the file.
-	Listeners, Clusters []Static
+	// Listeners, Clusters and Secrets are the static resources, in the order of the file.
+	Listeners, Clusters, Secrets []Static
 	// Dynamic is nil where the static resources are all there is.
 	Dynamic *Dynamic
 	// Connections bounds the downstream connections of the process; 0 leaves that to the default.
 	Connections int
+	// ConnectionsRuntime replaces Connections by the value of a runtime key, where that has one and nothing else sets the bound.
+	ConnectionsRuntime mesh.RuntimeKey
+	// Runtime is the runtime with its layers, RTDS those of them that have to be fetched.
+	Runtime *layered.Runtime
+	RTDS    []RTDSLayer
+	// Stats says how statistics are named, nil as they are; StatsInterval is the interval of histograms, 0 the default.
+	Stats         *stats.Naming
+	StatsInterval time.Duration
+	// LogForm is the form of the process' own log, nil where the bootstrap says nothing of it.
+	LogForm *logform.Form
 	// Extensions are the bootstrap extensions, in order.
 	Extensions []mesh.Extension
+	// Discovered are the configurations of extensions that are to be asked for.
+	Discovered []resource.Refs
 	// Resource says how to decode what the control plane sends.
 	Resource resource.Options
 	// Bootstrap is the message itself, with the override merged in, for dumps. It must not be changed.

@@ -163,8 +163,15 @@ func TestRuntimeReachesDynamicResources(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Resource.Limits.RegexProgram != 300 || c.Resource.ListenerConnections["web"] != 5 {
-		t.Errorf("got %+v", c.Resource)
+	if c.Resource.Runtime != mesh.Runtime(c.Runtime) {
+		t.Error("resources are not decoded with the runtime")
+	}
+	for key, want := range map[string]uint64{
+		"re2.max_program_size.error_level": 300, "envoy.resource_limits.listener.web.connection_limit": 5, "other": 1,
+	} {
+		if got := c.Runtime.Key(key).Integer(1); got != want {
+			t.Errorf("%s = %d, want %d", key, got, want)
+		}
 	}
 }
 

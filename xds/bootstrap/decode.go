@@ -11,6 +11,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	regexv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/registry"
@@ -33,12 +34,21 @@ func (l *loader) decode() {
 	s := resource.New(opt).Scope(mesh.KindBootstrap, "")
 	l.check(s, b)
 	c.Connections = l.overload(s, b.GetOverloadManager())
-	l.runtime(s, &opt, b.GetLayeredRuntime())
+	l.runtime(s, b)
+	opt.Runtime = c.Runtime
+	if c.Connections == 0 {
+		c.ConnectionsRuntime = c.Runtime.Key(connectionsKey)
+	}
+	c.Stats, c.StatsInterval = naming(s, b.GetStatsConfig(), l.opt.StatsTags), b.GetStatsFlushInterval().AsDuration()
+	l.logForm(s, b.GetApplicationLogConfig().GetLogFormat())
 	l.node(s, b)
 	l.admin(s, b.GetAdmin())
 	c.Dynamic = l.dynamic(s, b)
+	l.rtds(s, b.GetLayeredRuntime())
 	opt.ControlPlane = l.controlPlanes()
+	opt.Secrets = secretTypes(b.GetStaticResources().GetSecrets())
 	opt.NoADS = c.Dynamic == nil || c.Dynamic.ADS == nil
+	opt.DeltaADS = !opt.NoADS && c.Dynamic.ADS.Variant == resource.DeltaGRPC
 	if r := b.GetTypedDnsResolverConfig(); r != nil {
 		opt.DNS = s.Resolver("typed_dns_resolver_config", r)
 	}
@@ -47,7 +57,9 @@ func (l *loader) decode() {
 	}
 	for i, e := range b.GetBootstrapExtensions() {
 		path := fmt.Sprintf("bootstrap_extensions[%d].typed_config", i)
-		if ext, ok := s.Extension(path, registry.Bootstrap, e.GetName(), e.GetTypedConfig()); ok {
+		if resource.IsDiscovered(e.GetTypedConfig()) {
+			l.discovered(s, path, e)
+		} else if ext, ok := s.Extension(path, registry.Bootstrap, e.GetName(), e.GetTypedConfig()); ok {
 			c.Extensions = append(c.Extensions, ext)
 		}
 	}
@@ -64,9 +76,6 @@ func (l *loader) check(s *resource.Scope, b *bootstrapv3.Bootstrap) {
 	b.StaticResources = nil
 	s.Check("", b)
 	b.StaticResources = static
-	if static != nil {
-		s.Check("static_resources", &bootstrapv3.Bootstrap_StaticResources{Secrets: static.GetSecrets()})
-	}
 }
 
 // take moves what a scope found to the report, with its places. prefix is the path of what the scope read.
@@ -179,10 +188,31 @@ func (l *loader) admin(s *resource.Scope, m *bootstrapv3.Admin) {
 	}
 }
 
+// discovered reads an extension whose configuration comes from a control plane, beginning with a default.
+func (l *loader) discovered(s *resource.Scope, path string, e *corev3.TypedExtensionConfig) {
+	c := l.config
+	ext, refs, ok := s.Discovered(path, registry.Bootstrap, e.GetName(), e.GetTypedConfig())
+	if !ok {
+		return
+	}
+	path += ".config_source"
+	for _, src := range refs.Sources {
+		l.clusterOf(s, path+".api_config_source", src)
+	}
+	if len(refs.Sources) == 0 && (c.Dynamic == nil || c.Dynamic.ADS == nil) {
+		s.Fail(path+".ads", "needs dynamic_resources.ads_config, which says where the control plane is")
+	}
+	c.Extensions, c.Discovered = append(c.Extensions, ext), append(c.Discovered, refs)
+}
+
 // static decodes the static resources.
 func (l *loader) static(opt resource.Options, m *bootstrapv3.Bootstrap_StaticResources) {
 	opt.Static = true
 	d := resource.New(opt)
+	for i, r := range m.GetSecrets() {
+		path := fmt.Sprintf("static_resources.secrets[%d]", i)
+		l.config.Secrets = append(l.config.Secrets, l.resource(d, path, resource.SecretType, r))
+	}
 	for i, r := range m.GetClusters() {
 		path := fmt.Sprintf("static_resources.clusters[%d]", i)
 		l.config.Clusters = append(l.config.Clusters, l.resource(d, path, resource.ClusterType, r))
@@ -191,6 +221,18 @@ func (l *loader) static(opt resource.Options, m *bootstrapv3.Bootstrap_StaticRes
 		path := fmt.Sprintf("static_resources.listeners[%d]", i)
 		l.config.Listeners = append(l.config.Listeners, l.resource(d, path, resource.ListenerType, r))
 	}
+}
+
+// secretTypes returns what the secrets of the bootstrap are, by name.
+func secretTypes(list []*tlsv3.Secret) map[string]mesh.SecretType {
+	out := map[string]mesh.SecretType{}
+	for _, m := range list {
+		out[m.GetName()] = mesh.SecretCertificate
+		if m.GetValidationContext() != nil {
+			out[m.GetName()] = mesh.SecretValidation
+		}
+	}
+	return out
 }
 
 func (l *loader) resource(d *resource.Decoder, path, typeURL string, m proto.Message) Static {

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/meshtap/meshtap/internal/nearest"
@@ -106,10 +105,6 @@ func (l *loader) streamCluster(s *resource.Scope, path, name string) {
 				s.Fail(path, fmt.Sprintf("%q is a cluster of type EDS, whose endpoints would come over this very stream; "+
 					"use STATIC or STRICT_DNS", name))
 			}
-			if secure(c) {
-				s.Fail(path, fmt.Sprintf("%q is a cluster that speaks TLS, which is not supported for control planes yet, and a "+
-					"plain connection is not taken instead; use a unix socket, or a proxy on this host", name))
-			}
 			return
 		}
 		names = append(names, c.GetName())
@@ -124,19 +119,11 @@ func (l *loader) streamCluster(s *resource.Scope, path, name string) {
 	s.Fail(path, fmt.Sprintf("names the cluster %q, which static_resources.clusters does not have (%s)", name, have))
 }
 
-// secure reports whether connections to a cluster have a transport socket that is not plain.
-func secure(c *clusterv3.Cluster) bool {
-	socket := c.GetTransportSocket()
-	return socket != nil && !strings.HasSuffix(socket.GetTypedConfig().GetTypeUrl(), ".raw_buffer.v3.RawBuffer") ||
-		len(c.GetTransportSocketMatches()) > 0
-}
-
-// controlPlanes returns the clusters that a config source may name: those whose endpoints come from nowhere else, and that do
-// not speak TLS. Where a control plane's own cluster is not there, any may have been meant: one error is enough.
+// controlPlanes returns the clusters that a config source may name: those whose endpoints come from nowhere else. Where a control plane's own cluster is not there, any may have been meant: one error is enough.
 func (l *loader) controlPlanes() []string {
 	var names []string
 	for _, c := range l.config.Bootstrap.GetStaticResources().GetClusters() {
-		if c.GetEdsClusterConfig() == nil && !secure(c) {
+		if c.GetEdsClusterConfig() == nil {
 			names = append(names, c.GetName())
 		}
 	}

@@ -24,15 +24,14 @@ func addFields(t *protofields.Table) {
 	t.Add(&bootstrapv3.Bootstrap{},
 		protofields.Honour("node", "static_resources", "dynamic_resources", "layered_runtime", "admin",
 			"overload_manager", "bootstrap_extensions", "cluster_manager", "default_regex_engine",
-			"typed_dns_resolver_config"),
+			"typed_dns_resolver_config", "stats_config", "stats_flush_interval", "application_log_config"),
 		protofields.Ignore("it is Envoy's own housekeeping", "flags_path", "watchdog", "watchdogs",
 			"enable_dispatcher_stats", "memory_allocator_manager", "grpc_async_client_manager_config",
 			"perf_tracing_file_path", "enable_worker_cpu_affinity", "fatal_actions",
 			"default_socket_interface", "inline_headers"),
-		protofields.Ignore("statistics are read, not pushed; their names are fixed", "stats_config",
-			"stats_flush_interval", "stats_flush_on_admin", "stats_eviction_interval", "deferred_stat_options",
-			"stats_server_version_override"),
-		protofields.Ignore("the log's form is set by flags", "application_log_config"),
+		protofields.Ignore("statistics are read, not pushed, and stay until what they count goes", "stats_flush_on_admin",
+			"stats_eviction_interval", "deferred_stat_options"),
+		protofields.Ignore("server.version is that of the build", "stats_server_version_override"),
 		protofields.Refuse("use typed_dns_resolver_config", "use_tcp_for_dns_lookups", "dns_resolution_config"),
 		protofields.Observe("statistics are not pushed to sinks", "stats_sinks"),
 		protofields.Observe("tracing is not supported", "tracing"),
@@ -42,8 +41,7 @@ func addFields(t *protofields.Table) {
 		protofields.Refuse("headers begin with x-envoy-", "header_prefix"),
 		protofields.Refuse("there is no TLS yet", "certificate_provider_instances"),
 		protofields.Refuse("xDS plug-ins are not supported", "xds_delegate_extension", "xds_config_tracker_extension"))
-	t.Add(&bootstrapv3.Bootstrap_StaticResources{}, protofields.Opaque("listeners", "clusters"),
-		protofields.Refuse("there is no TLS yet", "secrets"))
+	t.Add(&bootstrapv3.Bootstrap_StaticResources{}, protofields.Opaque("listeners", "clusters", "secrets"))
 	t.Add(&bootstrapv3.Bootstrap_DynamicResources{}, protofields.Honour("lds_config", "cds_config", "ads_config"),
 		protofields.Refuse("xdstp:// names are not supported", "lds_resources_locator", "cds_resources_locator"))
 	t.Add(&bootstrapv3.Admin{}, protofields.Opaque("address"),
@@ -60,10 +58,13 @@ func addFields(t *protofields.Table) {
 		protofields.Refuse("zone aware load balancing is not supported", "local_cluster_name"),
 		protofields.Refuse("set it on each cluster", "upstream_bind_config={}"))
 	t.Add(&bootstrapv3.LayeredRuntime{}, protofields.Honour("layers"))
-	t.Add(&bootstrapv3.RuntimeLayer{}, protofields.Honour("name", "static_layer"),
-		protofields.Ignore("the runtime cannot be changed through the administration interface", "admin_layer"),
-		protofields.Refuse("write the values in a static_layer", "disk_layer", "rtds_layer"))
+	t.Add(&bootstrapv3.RuntimeLayer{}, protofields.Honour("name", "static_layer", "disk_layer", "admin_layer", "rtds_layer"))
+	t.Add(&bootstrapv3.RuntimeLayer_DiskLayer{}, protofields.Honour("symlink_root", "subdirectory", "append_service_cluster"))
+	t.Add(&bootstrapv3.RuntimeLayer_AdminLayer{})
+	t.Add(&bootstrapv3.RuntimeLayer_RtdsLayer{}, protofields.Honour("name", "rtds_config"))
 	addNodeFields(t)
+	addStatsFields(t)
+	addLogFields(t)
 	t.Add(&regexv3.GoogleRE2{})
 	t.Add(&overloadv3.OverloadManager{}, protofields.Honour("resource_monitors"),
 		protofields.Ignore("connections are counted as they come", "refresh_interval"),

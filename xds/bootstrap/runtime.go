@@ -5,6 +5,7 @@ package bootstrap
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/xds/layered"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
@@ -26,21 +29,89 @@ const (
 	connectionsMonitor = "envoy.resource_monitors.global_downstream_max_connections"
 )
 
-// runtime reads the static layers; a later one counts where two have a key.
-func (l *loader) runtime(s *resource.Scope, opt *resource.Options, m *bootstrapv3.LayeredRuntime) {
-	seen := map[string]bool{}
-	for i, layer := range m.GetLayers() {
+// RTDSLayer is a layer of the runtime that comes from a control plane or a file.
+type RTDSLayer struct {
+	// Layer is its place among the layers, Name that of its resource.
+	Layer  int
+	Name   string
+	Source resource.Source
+}
+
+// runtime reads the layers; a later one counts where two have a key.
+func (l *loader) runtime(s *resource.Scope, b *bootstrapv3.Bootstrap) {
+	var layers []layered.Layer
+	seen, admin := map[string]bool{}, false
+	for i, m := range b.GetLayeredRuntime().GetLayers() {
 		path := fmt.Sprintf("layered_runtime.layers[%d]", i)
-		if seen[layer.GetName()] {
-			s.Fail(path+".name", fmt.Sprintf("%q is the name of an earlier layer", layer.GetName()))
+		if seen[m.GetName()] {
+			s.Fail(path+".name", fmt.Sprintf("%q is the name of an earlier layer", m.GetName()))
 		}
-		seen[layer.GetName()] = true
-		l.values(s, opt, path+".static_layer", "", layer.GetStaticLayer(), 0)
+		seen[m.GetName()] = true
+		layer := layered.Layer{Name: m.GetName()}
+		switch {
+		case m.GetDiskLayer() != nil:
+			layer.Kind = layered.Disk
+			onDisk(&layer, m.GetDiskLayer(), orElse(l.opt.NodeCluster, b.GetNode().GetCluster()))
+		case m.GetAdminLayer() != nil:
+			layer.Kind = layered.Admin
+			if admin {
+				s.Fail(path+".admin_layer", "may be there once: there is one administration interface")
+			}
+			admin = true
+		case m.GetRtdsLayer() != nil:
+			layer.Kind = layered.RTDS
+		default:
+			l.values(s, path+".static_layer", "", m.GetStaticLayer(), 0)
+			var err error
+			if layer.Values, err = layered.FromStruct(m.GetStaticLayer()); err != nil {
+				s.Fail(path+".static_layer", err.Error())
+			}
+		}
+		layers = append(layers, layer)
+	}
+	if l.config.Runtime = l.opt.Runtime; l.config.Runtime == nil {
+		l.config.Runtime = layered.New()
+	}
+	if err := l.config.Runtime.Configure(layers); err != nil {
+		s.Note("layered_runtime.layers", err.Error())
 	}
 }
 
-// values reads the keys of a layer. A dot in a key and a mapping in a mapping mean the same.
-func (l *loader) values(s *resource.Scope, opt *resource.Options, path, prefix string, m *structpb.Struct, depth int) {
+// onDisk reads where a layer is on disk. The directory of the proxy's cluster is below the others.
+func onDisk(layer *layered.Layer, m *bootstrapv3.RuntimeLayer_DiskLayer, cluster string) {
+	layer.Root = filepath.Clean(m.GetSymlinkRoot())
+	layer.Dir = filepath.Join(layer.Root, m.GetSubdirectory())
+	if m.GetAppendServiceCluster() {
+		layer.Dir = filepath.Join(layer.Dir, cluster)
+	}
+}
+
+// rtds reads where the layers come from that are resources.
+func (l *loader) rtds(s *resource.Scope, m *bootstrapv3.LayeredRuntime) {
+	d := l.config.Dynamic
+	if d == nil {
+		d = &Dynamic{}
+	}
+	for i, layer := range m.GetLayers() {
+		r := layer.GetRtdsLayer()
+		if r == nil {
+			continue
+		}
+		path := fmt.Sprintf("layered_runtime.layers[%d].rtds_layer", i)
+		if r.GetName() == "" {
+			s.Fail(path+".name", "must not be empty")
+		}
+		if src := l.configSource(s, path+".rtds_config", mesh.KindRuntime, r.GetRtdsConfig(), d); src != nil {
+			src.Stats = "runtime"
+			l.config.RTDS = append(l.config.RTDS, RTDSLayer{Layer: i, Name: r.GetName(), Source: *src})
+		} else {
+			s.Fail(path+".rtds_config", "is required")
+		}
+	}
+}
+
+// values checks the keys of a layer. A dot in a key and a mapping in a mapping mean the same.
+func (l *loader) values(s *resource.Scope, path, prefix string, m *structpb.Struct, depth int) {
 	keys := make([]string, 0, len(m.GetFields()))
 	for k := range m.GetFields() {
 		keys = append(keys, k)
@@ -49,42 +120,30 @@ func (l *loader) values(s *resource.Scope, opt *resource.Options, path, prefix s
 	for _, k := range keys {
 		v, key, kp := m.GetFields()[k], prefix+k, path+"."+k
 		if inner := v.GetStructValue(); inner != nil && depth < maxDepth && !isFraction(inner) {
-			l.values(s, opt, kp, key+".", inner, depth+1)
+			l.values(s, kp, key+".", inner, depth+1)
 			continue
 		}
-		l.value(s, opt, kp, key, v)
+		l.value(s, kp, key, v)
 	}
 }
 
 // isFraction says whether a mapping is the value of one key: runtime fractions are written so.
 func isFraction(m *structpb.Struct) bool { return m.GetFields()["numerator"] != nil }
 
-func (l *loader) value(s *resource.Scope, opt *resource.Options, path, key string, v *structpb.Value) {
+// value checks the value of a key that is read whatever the configuration says, and reports those of Envoy that are not.
+func (l *loader) value(s *resource.Scope, path, key string, v *structpb.Value) {
 	listener, isLimit := strings.CutPrefix(key, listenerKeyPrefix)
 	listener, isSuffix := strings.CutSuffix(listener, listenerKeySuffix)
 	switch {
-	case key == connectionsKey:
-		if n, ok := number(s, path, v); ok && l.config.Connections == 0 {
-			l.config.Connections = n
-		}
-	case key == regexKey:
-		if n, ok := number(s, path, v); ok {
-			opt.Limits.RegexProgram = n
-		}
-	case isLimit && isSuffix && listener != "":
-		if n, ok := number(s, path, v); ok {
-			if opt.ListenerConnections == nil {
-				opt.ListenerConnections = map[string]int{}
-			}
-			opt.ListenerConnections[listener] = n
-		}
-	default:
-		s.Note(path, fmt.Sprintf("no effect: the runtime key %s is not read here", key))
+	case key == connectionsKey, key == regexKey, isLimit && isSuffix && listener != "":
+		checkNumber(s, path, v)
+	case layered.Inert(key):
+		s.Note(path, fmt.Sprintf("no effect: the runtime key %s is not read here, unless a resource names it", key))
 	}
 }
 
-// number reads a value of at least 1, which may also be written as a string.
-func number(s *resource.Scope, path string, v *structpb.Value) (int, bool) {
+// checkNumber checks a value of at least 1, which may also be written as a string.
+func checkNumber(s *resource.Scope, path string, v *structpb.Value) {
 	n := v.GetNumberValue()
 	if text := v.GetStringValue(); text != "" {
 		var err error
@@ -94,9 +153,7 @@ func number(s *resource.Scope, path string, v *structpb.Value) (int, bool) {
 	}
 	if n < 1 || n > math.MaxInt32 || n != math.Trunc(n) {
 		s.Fail(path, fmt.Sprintf("must be a whole number of at least 1 and at most %d", math.MaxInt32))
-		return 0, false
 	}
-	return int(n), true
 }
 
 // overload returns the connection limit that a resource monitor sets, or 0.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/tools/txtar"
 
@@ -117,6 +118,7 @@ func result(opt bootstrap.Options, lint bool) string {
 		return "invalid\n" + err.Error() + "\n"
 	}
 	var b strings.Builder
+	_, runtime := c.Runtime.Dump()
 	for _, w := range c.Warnings {
 		fmt.Fprintf(&b, "%d:%d %s\n", w.Line, w.Column, w.Message)
 	}
@@ -127,15 +129,42 @@ func result(opt bootstrap.Options, lint bool) string {
 		Dynamic     any
 		Connections int
 		Extensions  any
-		Limits      any
+		Stats       any
+		Runtime     any
+		RTDS        any
 		Control     any
 	}{
 		c.Node, c.NodeProto.GetUserAgentName() + " " + c.NodeProto.GetUserAgentVersion(), c.Admin, c.Dynamic, c.Connections,
-		c.Extensions, c.Resource.ListenerConnections, c.Resource.ControlPlane,
+		c.Extensions, namingOf(c), runtime, c.RTDS, c.Resource.ControlPlane,
 	}))
 	for _, s := range append(c.Clusters, c.Listeners...) {
 		fmt.Fprintf(&b, "%s %s, refs: %v %v %q\n", s.Kind, s.Name, s.Refs.RouteTables,
 			s.Refs.Clusters, s.Refs.Endpoints)
 	}
 	return b.String()
+}
+
+// namingOf is what can be shown of how statistics are named.
+func namingOf(c *bootstrap.Config) any {
+	if c.Stats == nil {
+		return nil
+	}
+	var out struct {
+		NoDefaults  bool
+		Fixed, Tags []string
+		Matcher     bool
+		Buckets     [][]float64
+		Interval    time.Duration
+	}
+	out.NoDefaults, out.Matcher, out.Interval = c.Stats.NoDefaults, c.Stats.Keep != nil, c.StatsInterval
+	for _, f := range c.Stats.Fixed {
+		out.Fixed = append(out.Fixed, f.Name+"="+f.Value)
+	}
+	for _, r := range c.Stats.Tags {
+		out.Tags = append(out.Tags, r.Name+" "+r.Regex.String())
+	}
+	for _, b := range c.Stats.Buckets {
+		out.Buckets = append(out.Buckets, b.Bounds)
+	}
+	return out
 }

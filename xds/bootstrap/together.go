@@ -18,6 +18,7 @@ import (
 func (l *loader) together() {
 	clusters := l.names("static_resources.clusters", "cluster", l.config.Clusters)
 	l.names("static_resources.listeners", "listener", l.config.Listeners)
+	l.names("static_resources.secrets", "secret", l.config.Secrets)
 	l.addresses()
 	if l.config.Dynamic == nil || l.config.Dynamic.Clusters == nil {
 		l.references(clusters)

@@ -73,7 +73,11 @@ func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path st
 		if null(n) {
 			return map[string]any{}
 		}
-		w.fail(n, path, fmt.Sprintf("%s must be a mapping with the fields of %s, not %s", label(path), d.Name(), kind(n)), "")
+		is := kind(n)
+		if n.Kind == yaml.ScalarNode && d.FullName() == dataSource {
+			is = "a text"
+		}
+		w.fail(n, path, fmt.Sprintf("%s must be a mapping with the fields of %s, not %s", label(path), d.Name(), is), "")
 		return map[string]any{}
 	}
 	return w.fields(n, d, path, depth)
@@ -343,6 +347,9 @@ func resolved(n *yaml.Node) *yaml.Node {
 }
 
 func null(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+// dataSource holds keys and tokens, which are not quoted even where they stand in the wrong place.
+const dataSource = "envoy.config.core.v3.DataSource"
 
 // kind names what a node is, for messages.
 func kind(n *yaml.Node) string {

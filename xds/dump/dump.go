@@ -10,6 +10,7 @@ package dump
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -33,6 +34,14 @@ type Input struct {
 	// Clusters, Listeners and Routes are sorted by name; ClusterVersion and ListenerVersion are the versions accepted last.
 	Clusters, Listeners, Routes     []Entry
 	ClusterVersion, ListenerVersion string
+	// Secrets are those that are named, and those of the bootstrap, sorted by name; Live is nil for one that has not come.
+	Secrets []Entry
+	// ScopeSets are the scopes of connection managers in force that get them by SRDS, and Hosts the virtual hosts in force
+	// that came by VHDS, by the place of their table in Routes.
+	ScopeSets []ScopeSet
+	Hosts     map[int][]Entry
+	// Filters are the configurations of filters that come by themselves (ECDS), likewise.
+	Filters []Entry
 	// Endpoints are those of the clusters in force.
 	Endpoints []Endpoints
 	// Sources are where the resources come from. Where there are none, that is not shown: all of them come over the one
@@ -81,18 +90,21 @@ type Options struct {
 	Name *regexp.Regexp
 	// Part is one list of a dump, such as "dynamic_active_clusters", whose items alone are shown (resource); "" shows all.
 	Part string
+	// Mask is a field mask: of each part, or of each item of Part, those fields are shown; "" shows all.
+	Mask string
 	// Redactor hides what is sensitive. Required.
 	Redactor *Redactor
 }
 
-// Render returns the dump as JSON, with the field names of the API. A resource that has no form in JSON, such as one with
+// Render returns the dump as JSON, with the field names of the API. A Part or a Mask that nothing has is a *QueryError. A resource that has no form in JSON, such as one with
 // a duration of a million years, is described instead.
 func Render(in Input, opt Options) ([]byte, error) {
 	out, err := render(in, opt, false)
-	if err != nil {
+	var query *QueryError
+	if err != nil && !errors.As(err, &query) {
 		return render(in, opt, true)
 	}
-	return out, nil
+	return out, err
 }
 
 // render makes a dump. careful looks at each resource by itself, which takes twice as long.
@@ -103,7 +115,10 @@ func render(in Input, opt Options, careful bool) ([]byte, error) {
 		parts = append(parts, r.endpoints())
 	}
 	// Tools look for these parts even where nothing can be in them yet.
-	parts = append(parts, r.listeners(), &adminpb.ScopedRoutesConfigDump{}, r.routes(), &adminpb.SecretsConfigDump{})
+	parts = append(parts, r.listeners(), r.scopes(), r.routes(), r.secrets())
+	if len(in.Filters) > 0 {
+		parts = append(parts, r.filters())
+	}
 	if len(in.Sources) > 0 && opt.Part == "" {
 		parts = append(parts, r.sources())
 	}
@@ -112,10 +127,17 @@ func render(in Input, opt Options, careful bool) ([]byte, error) {
 	}
 	if opt.Part != "" {
 		items, err := partOf(parts, opt.Part)
+		if err == nil {
+			parts, err = maskedItems(items, opt.Mask)
+		}
 		if err != nil {
 			return nil, err
 		}
-		parts = items
+	} else {
+		var err error
+		if parts, err = masked(parts, opt.Mask); err != nil {
+			return nil, err
+		}
 	}
 	out := &adminpb.ConfigDump{}
 	for _, p := range parts {

@@ -4,9 +4,10 @@ package dump
 
 import (
 	"fmt"
+	"net/http"
+	"time"
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
-	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -95,7 +96,7 @@ func (r *renderer) routes() proto.Message {
 			r.inlineRoutes(out, e.Live)
 		}
 	}
-	for _, e := range r.in.Routes {
+	for i, e := range r.in.Routes {
 		res := e.Live
 		if res == nil {
 			res = e.Next
@@ -105,7 +106,7 @@ func (r *renderer) routes() proto.Message {
 		}
 		c := &adminpb.RoutesConfigDump_DynamicRouteConfig{ErrorState: r.failed(resource.RouteType, e.Failure)}
 		if res != nil {
-			c.VersionInfo, c.RouteConfig, c.LastUpdated = res.Version, r.resource(resource.RouteType, res.Raw), stamp(res.At)
+			c.VersionInfo, c.RouteConfig, c.LastUpdated = res.Version, r.merged(res, r.in.Hosts[i]), stamp(res.At)
 		}
 		out.DynamicRouteConfigs = append(out.DynamicRouteConfigs, c)
 	}
@@ -114,37 +115,17 @@ func (r *renderer) routes() proto.Message {
 
 // inlineRoutes adds the tables that are written inside a listener, which Envoy calls static.
 func (r *renderer) inlineRoutes(out *adminpb.RoutesConfigDump, res *Resource) {
-	l := &listenerpb.Listener{}
-	if proto.Unmarshal(res.Raw, l) != nil {
-		return
-	}
-	chains := l.GetFilterChains()
-	if c := l.GetDefaultFilterChain(); c != nil {
-		chains = append(chains[:len(chains):len(chains)], c)
-	}
-	for _, c := range chains {
-		for _, f := range c.GetFilters() {
-			hcm := &hcmpb.HttpConnectionManager{}
-			if !f.GetTypedConfig().MessageIs(hcm) || f.GetTypedConfig().UnmarshalTo(hcm) != nil {
-				continue
-			}
-			table := hcm.GetRouteConfig()
-			if table == nil || !r.shown(table.GetName()) {
-				continue
-			}
-			b, err := proto.Marshal(table)
-			if err != nil {
-				continue
-			}
-			at := res.At
-			if at.IsZero() {
-				at = r.in.Started
-			}
+	r.managers(res, func(hcm *hcmpb.HttpConnectionManager, at time.Time) {
+		table := hcm.GetRouteConfig()
+		if table == nil || !r.shown(table.GetName()) {
+			return
+		}
+		if b, err := proto.Marshal(table); err == nil {
 			out.StaticRouteConfigs = append(out.StaticRouteConfigs, &adminpb.RoutesConfigDump_StaticRouteConfig{
 				RouteConfig: r.resource(resource.RouteType, b), LastUpdated: stamp(at),
 			})
 		}
-	}
+	})
 }
 
 // partOf returns the items of one list of the parts.
@@ -152,8 +133,11 @@ func partOf(parts []proto.Message, name string) ([]proto.Message, error) {
 	for _, p := range parts {
 		m := p.ProtoReflect()
 		f := m.Descriptor().Fields().ByName(protoreflect.Name(name))
-		if f == nil || !f.IsList() || f.Message() == nil {
+		if f == nil {
 			continue
+		}
+		if !f.IsList() || f.Message() == nil {
+			return nil, &QueryError{http.StatusBadRequest, fmt.Sprintf("%[1]s is not a repeated field. Use ?mask=%[1]s to get only this field\n", name)}
 		}
 		var out []proto.Message
 		list := m.Get(f).List()
@@ -162,7 +146,9 @@ func partOf(parts []proto.Message, name string) ([]proto.Message, error) {
 		}
 		return out, nil
 	}
-	return nil, fmt.Errorf("dump: there is no list %q; there are static_clusters, dynamic_active_clusters, "+
-		"dynamic_warming_clusters, static_listeners, dynamic_listeners, static_route_configs, dynamic_route_configs and, "+
-		"with include_eds, static_endpoint_configs, dynamic_endpoint_configs", name)
+	return nil, &QueryError{http.StatusNotFound, fmt.Sprintf("%s not found in config dump; there are static_clusters, dynamic_active_clusters, "+
+		"dynamic_warming_clusters, static_listeners, dynamic_listeners, static_route_configs, dynamic_route_configs, "+
+		"inline_scoped_route_configs, dynamic_scoped_route_configs, "+
+		"static_secrets, dynamic_active_secrets, dynamic_warming_secrets, ecds_filters and, "+
+		"with include_eds, static_endpoint_configs, dynamic_endpoint_configs\n", name)}
 }

@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cncf/xds/go/udpa/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/meshtap/meshtap/xds/resource"
 )
 
 // Redactor hides what the API marks as sensitive (udpa.annotations.sensitive), at any depth, also inside of Any: a text
@@ -83,20 +83,11 @@ func (r *Redactor) walk(m protoreflect.Message, all bool, depth int) error {
 	}
 	var failed error
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		failed = r.field(m, f, v, all || sensitive(f), depth)
+		failed = r.field(m, f, v, all || resource.Sensitive(f), depth)
 		return failed == nil
 	})
 	m.SetUnknown(nil)
 	return failed
-}
-
-func sensitive(f protoreflect.FieldDescriptor) bool {
-	o, ok := f.Options().(*descriptorpb.FieldOptions)
-	if !ok || o == nil {
-		return false
-	}
-	hide, _ := proto.GetExtension(o, annotations.E_Sensitive).(bool)
-	return hide
 }
 
 // field redacts one field, and what is below it.

@@ -17,6 +17,8 @@ type Source struct {
 	// Target is the address that was reached last, ControlPlane what it calls itself, and Err why nothing comes or why the
 	// last that came could not be read; each may be "".
 	Target, ControlPlane, Err string
+	// Saved is when what is in force was saved to the disk, where the source has not answered since the start.
+	Saved time.Time
 }
 
 // sources is a part that Envoy does not have: it says of each resource where it came from. It is a plain Struct, which
@@ -29,6 +31,9 @@ func (r *renderer) sources() proto.Message {
 			if text != "" {
 				m[key] = clean(text)
 			}
+		}
+		if !s.Saved.IsZero() {
+			m["saved"] = s.Saved.UTC().Format(time.RFC3339)
 		}
 		sources = append(sources, m)
 	}
@@ -48,6 +53,22 @@ func (r *renderer) sources() proto.Message {
 	}
 	for _, e := range r.in.Routes {
 		add("route_configuration", e.Name, e.Source)
+	}
+	for _, s := range r.in.ScopeSets {
+		for _, e := range s.Scopes {
+			add("scoped_route_configuration", e.Name, e.Source)
+		}
+	}
+	for _, list := range r.in.Hosts {
+		for _, e := range list {
+			add("virtual_host", e.Name, e.Source)
+		}
+	}
+	for _, e := range r.in.Secrets {
+		add("secret", e.Name, e.Source)
+	}
+	for _, e := range r.in.Filters {
+		add("extension", e.Name, e.Source)
 	}
 	out, err := structpb.NewStruct(map[string]any{"meshtap_sources": sources, "meshtap_resources": resources})
 	if err != nil && r.err == nil {

@@ -84,6 +84,10 @@ type Notify struct {
 // are asked for, and what they brought first is in force. Waits that ran out count as answered.
 type Ready struct{}
 
+// Answered says that a Demand is over: what has come of it is in force.
+type Answered struct{ Set, Host string }
+
+func (Answered) action()     {}
 func (Subscribe) action()    {}
 func (Refresh) action()      {}
 func (Ack) action()          {}

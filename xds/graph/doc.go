@@ -22,6 +22,10 @@
 //   - A response is judged resource by resource (gRFC A46): the bad ones are named in the NACK, their last good version
 //     stays, the others are taken. The answer waits for the proxy's verdict on the snapshot.
 //   - Bytes that did not change give the same resource pointer as before, so nothing is rebuilt for them.
+//   - Scopes (SRDS) and virtual hosts (VHDS) are asked for as a whole and used in sets. Each goes into force when what it names
+//     is there, and what two of them claim (a key, a domain) passes from one to the other at one moment. A virtual host that a
+//     request needs is asked for by name, and the request is told when it is in force or will not be.
 //   - Endpoints do not ride in snapshots. A set that changes is handed on by itself, in time that does not depend on the
-//     number of clusters.
+//     number of clusters. So are secrets and the configurations of filters (ECDS): what names one waits for its first version,
+//     and the later ones rebuild nothing. They are asked for as long as something in force names them.
 package graph

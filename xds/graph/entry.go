@@ -19,6 +19,8 @@ type entry struct {
 	static bool
 	// want is the newest accepted version, nil where there is none or it was removed. live is what is in force.
 	want, live *Resource
+	// last, of a table that nothing wants any more and that is in force, is the newest that was accepted.
+	last *Resource
 	// wanted counts the wanted resources that name this entry, users those in force.
 	wanted, users int
 	// refused says that the proxy could not take want. It is not tried again until it is sent again.
@@ -34,6 +36,9 @@ type entry struct {
 	// Of clusters alone: where the endpoints of want and live come from, and the set that was handed on last.
 	wantSrc, liveSrc *source
 	sent             *mesh.EndpointSet
+
+	// Of scopes and virtual hosts alone: the set that they are in.
+	set *set
 }
 
 // Failure says why a resource was not taken.
@@ -80,6 +85,10 @@ func (m *Machine) entries(kind mesh.ResourceKind) map[string]*entry {
 		return m.listeners
 	case mesh.KindRouteTable:
 		return m.tables
+	case mesh.KindScope:
+		return m.scopes
+	case mesh.KindVirtualHost:
+		return m.hosts
 	default:
 		return nil
 	}
@@ -100,6 +109,12 @@ func (m *Machine) entry(kind mesh.ResourceKind, name string) *entry {
 func (m *Machine) setWant(e *entry, r *Resource) {
 	old := e.want
 	e.want, e.refused, e.gaveUp = r, false, false
+	switch {
+	case r != nil || e.live == nil:
+		e.last = nil
+	case old != nil:
+		e.last = old
+	}
 	m.endWait(&e.wait)
 	if r != nil {
 		e.failure = nil
@@ -134,8 +149,10 @@ func (m *Machine) track(e *entry) {
 	}
 }
 
-// link notes what a wanted resource names, and asks for the route tables among it.
+// link notes what a wanted resource names, and asks for the route tables and the parts among it.
 func (m *Machine) link(r *Resource) {
+	m.needParts(r)
+	m.linkSets(r)
 	for _, name := range r.Clusters {
 		m.entry(mesh.KindCluster, name).wanted++
 	}
@@ -145,8 +162,8 @@ func (m *Machine) link(r *Resource) {
 		if t.wanted == 1 {
 			m.ask(mesh.KindRouteTable, name)
 			if t.want == nil && t.live != nil {
-				// It was on its way out; what is in force is the last that is known of it.
-				m.setWant(t, t.live)
+				// It was on its way out. A control plane that still counts on us holding the newest does not send it again.
+				m.setWant(t, t.last)
 			} else if t.want == nil {
 				t.wait = m.startWait(&wait{
 					reason: waitTable, name: name, entry: t, after: patience(r.Timeouts, name, m.opt.FetchTimeout),
@@ -158,6 +175,8 @@ func (m *Machine) link(r *Resource) {
 
 // unlink takes link back.
 func (m *Machine) unlink(r *Resource) {
+	m.releaseParts(r)
+	m.unlinkSets(r)
 	for _, name := range r.Clusters {
 		c := m.clusters[name]
 		c.wanted--
@@ -177,6 +196,8 @@ func (m *Machine) unlink(r *Resource) {
 
 // use and unuse count what a resource in force names.
 func (m *Machine) use(r *Resource) {
+	m.needParts(r)
+	m.useSets(r)
 	for _, name := range r.Clusters {
 		m.entry(mesh.KindCluster, name).users++
 	}
@@ -187,6 +208,8 @@ func (m *Machine) use(r *Resource) {
 
 func (m *Machine) unuse(r *Resource) {
 	m.dirty = true
+	m.releaseParts(r)
+	m.unuseSets(r)
 	for _, name := range r.Clusters {
 		c := m.clusters[name]
 		c.users--
@@ -206,4 +229,7 @@ func (m *Machine) dropIfUnused(e *entry) {
 	}
 	m.endWait(&e.wait)
 	delete(m.entries(e.kind), e.name)
+	if e.set != nil {
+		m.leaveSet(e)
+	}
 }

@@ -11,7 +11,8 @@ import (
 // Resource is one decoded resource. It is immutable once it was handed to Step.
 type Resource struct {
 	Name string
-	// Value is a *mesh.Listener, *mesh.RouteTable, *mesh.Cluster or *mesh.EndpointSet.
+	// Value is a *mesh.Listener, *mesh.RouteTable, *mesh.Cluster, *mesh.EndpointSet, *mesh.Secret, *mesh.Extension, *mesh.Scope or
+	// *mesh.VirtualHost. A scope names its table without where that comes from.
 	Value any
 	// Raw is what Value was decoded from. Equal bytes are the same resource, and keep the Value they had.
 	Raw []byte
@@ -21,6 +22,12 @@ type Resource struct {
 	// Clusters are the clusters that a listener or a route table names; RouteTables are the keys of the tables that a
 	// listener wants by RDS.
 	Clusters, RouteTables []string
+	// Parts are the secrets, and the configurations of filters, that a listener or a cluster names.
+	Parts []mesh.PartRef
+	// Scopes are the keys of the sets of scopes that a listener chooses among, HostSet is that of the virtual hosts that come
+	// to a route table; "" for none.
+	Scopes  []string
+	HostSet string
 	// Timeouts are how long the tables, or the endpoints, of a key are waited for where that is not Options.FetchTimeout; 0
 	// is for ever.
 	Timeouts map[string]time.Duration
@@ -31,8 +38,10 @@ type Event interface{ event() }
 
 // Start brings the configuration of the bootstrap. It is the first event, and comes once.
 type Start struct {
-	// Static holds listeners and clusters that no control plane can change.
+	// Static holds listeners, clusters and secrets that no control plane can change.
 	Static []*Resource
+	// Parts name what the process itself needs, from its start to its end.
+	Parts []*Resource
 	// Listeners and Clusters say whether a control plane is to be asked for all listeners (LDS) and clusters (CDS).
 	Listeners, Clusters bool
 	// Sources are where they come from, "" being the aggregated stream, and Timeouts how long the first answer is waited
@@ -57,8 +66,12 @@ type Response struct {
 	// left out is removed. Removed names what an incremental response removes.
 	Full    bool
 	Removed []string
+	// Aliases are the keys under which resources that came answer as well, by their own.
+	Aliases map[string][]string
 	// Absent are resources that the control plane says it cannot send, with its reason.
 	Absent []Absent
+	// Note, where it is not "", is said to observers although the response is accepted.
+	Note string
 }
 
 // Bad is a resource that cannot be used.
@@ -99,6 +112,11 @@ type Fired struct{ Timer TimerID }
 // Applied is the proxy's verdict on the last Apply. It follows before any other event.
 type Applied struct{ Rejected []mesh.Rejection }
 
+// Demand says that a request needs a virtual host that is not there. Set is the key of the virtual hosts of its table (HostSet),
+// Host the host in lower case. Answered follows: at once, or when it is known what comes of it.
+type Demand struct{ Set, Host string }
+
+func (Demand) event()       {}
 func (Start) event()        {}
 func (Response) event()     {}
 func (Endpoints) event()    {}

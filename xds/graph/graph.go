@@ -28,10 +28,23 @@ type Machine struct {
 	// The entries by name. Entries without a resource stand for names that others mention.
 	clusters, listeners, tables map[string]*entry
 	// sources are the EDS resources by name, watches the look-ups.
-	sources   map[string]*source
-	watches   map[WatchID]*source
+	sources map[string]*source
+	watches map[WatchID]*source
+	parts   map[partKey]*part
+	// unneeded are the parts that nothing names any more, to be taken away.
+	unneeded  []partKey
 	lastWatch WatchID
 	kinds     [numKinds]kindState
+
+	// scopes and hosts are the entries of the members of sets; see set.go.
+	scopes, hosts map[string]*entry
+	collections   map[string]*collection
+	sets          map[string]*set
+	// demands are the virtual hosts that requests have asked for, by key; pendingDemands counts those without an answer, and
+	// untold are those with one of which nobody was told.
+	demands        map[string]*demand
+	untold         map[string]*demand
+	pendingDemands int
 
 	// touched are clusters whose completeness may have changed; gone are those in force that nobody wants any more;
 	// pending are, by kind, the entries whose want is not what is in force.
@@ -58,8 +71,7 @@ type Machine struct {
 	counts    Counts
 }
 
-// numKinds is the number of kinds the machine knows; they are the first ones of mesh.ResourceKind.
-const numKinds = int(mesh.KindRouteTable) + 1
+const numKinds = int(mesh.NumResourceKinds)
 
 // kindState is what is known of a type as a whole.
 type kindState struct {
@@ -101,7 +113,9 @@ func New(opt Options) *Machine {
 	m := &Machine{
 		opt:      opt,
 		clusters: map[string]*entry{}, listeners: map[string]*entry{}, tables: map[string]*entry{},
-		sources: map[string]*source{}, watches: map[WatchID]*source{},
+		sources: map[string]*source{}, watches: map[WatchID]*source{}, parts: map[partKey]*part{},
+		scopes: map[string]*entry{}, hosts: map[string]*entry{}, collections: map[string]*collection{}, sets: map[string]*set{},
+		demands: map[string]*demand{}, untold: map[string]*demand{},
 		gone:    map[*entry]struct{}{},
 		waiting: map[*wait]struct{}{}, timers: map[TimerID]*wait{},
 		current: &mesh.Snapshot{}, connected: map[string]bool{},
@@ -125,6 +139,10 @@ func (m *Machine) Step(ev Event) []Action {
 		m.onResponse(ev)
 	case Endpoints:
 		m.onEndpoints(ev)
+	case Reload:
+		m.onReload(ev)
+	case Demand:
+		m.onDemand(ev)
 	case Expired:
 		m.onExpired(ev)
 	case Connected:
@@ -143,8 +161,10 @@ func (m *Machine) Step(ev Event) []Action {
 		m.do(Apply{snapshot})
 		return m.out
 	}
+	m.dropUnneeded()
 	m.answer(nil)
 	m.checkReady()
+	m.tellDemands()
 	return m.out
 }
 
@@ -164,7 +184,14 @@ func (m *Machine) start(s Start) {
 			k.wait = m.startWait(&wait{reason: waitFirst, kind: kind, after: patience(s.Timeouts, kind, m.opt.FetchTimeout)})
 		}
 	}
+	for _, r := range s.Parts {
+		m.needParts(r)
+	}
 	for _, r := range s.Static {
+		if _, ok := r.Value.(*mesh.Secret); ok {
+			m.startSecret(r)
+			continue
+		}
 		kind := mesh.KindListener
 		if _, ok := r.Value.(*mesh.Cluster); ok {
 			kind = mesh.KindCluster
@@ -243,6 +270,7 @@ func (m *Machine) unask(kind mesh.ResourceKind, name string) {
 
 // flush sends the subscription changes of this step, one action for each kind.
 func (m *Machine) flush() {
+	m.unaskCollections()
 	for i := range m.kinds {
 		change := m.kinds[i].change
 		if len(change) == 0 {

@@ -48,9 +48,10 @@ func (m *Machine) onResponse(r Response) {
 	m.endWait(&k.wait)
 	m.open = &answer{
 		kind: r.Kind, source: r.Source, version: r.Version, nonce: r.Nonce, at: r.At, before: k.version, beforeHere: f.version,
+		note: r.Note,
 	}
 	empty := r.Full && len(r.Resources)+len(r.Bad) == 0
-	if n := m.dynamic(r.Kind); empty && m.opt.KeepOnEmpty && n > 0 {
+	if n := m.dynamic(r.Kind, r.Source); empty && m.opt.KeepOnEmpty && n > 0 {
 		m.open.note = fmt.Sprintf("the response would remove all %d; kept, as configured", n)
 	} else {
 		m.takeAll(r)
@@ -63,7 +64,10 @@ func (m *Machine) onResponse(r Response) {
 }
 
 // dynamic counts the resources of a kind that came from the control plane and are wanted.
-func (m *Machine) dynamic(kind mesh.ResourceKind) int {
+func (m *Machine) dynamic(kind mesh.ResourceKind, source string) int {
+	if c := m.collection(kind, source); c != nil {
+		return len(c.resources)
+	}
 	if kind == mesh.KindEndpoints {
 		return 0
 	}
@@ -87,8 +91,12 @@ func (m *Machine) takeAll(r Response) {
 		seen[b.Name]++
 		nameless = nameless || b.Name == ""
 	}
+	c := m.collection(r.Kind, r.Source)
+	gone, clashes := m.beforehand(c, r, seen, nameless)
 	for _, res := range r.Resources {
-		if seen[res.Name] == 1 {
+		if why := clashes[res.Name]; why != "" {
+			m.refuse(r, Bad{Name: res.Name, Reason: why, Raw: res.Raw})
+		} else if seen[res.Name] == 1 {
 			m.open.taken++
 			m.take(r.Kind, res)
 		}
@@ -107,6 +115,9 @@ func (m *Machine) takeAll(r Response) {
 		m.absent(r.Kind, a)
 	}
 	switch {
+	case c != nil:
+		m.removeMembers(c, gone)
+		m.answerDemands(c, r)
 	case r.Kind != mesh.KindListener && r.Kind != mesh.KindCluster:
 		m.withdraw(r.Kind, r.Removed, "the control plane says that it does not exist")
 	case r.Full && !nameless:
@@ -119,8 +130,15 @@ func (m *Machine) takeAll(r Response) {
 
 // take makes a resource what is wanted of its name.
 func (m *Machine) take(kind mesh.ResourceKind, r *Resource) {
-	if kind == mesh.KindEndpoints {
+	switch kind {
+	case mesh.KindEndpoints:
 		m.takeEndpoints(r)
+		return
+	case mesh.KindSecret, mesh.KindExtension:
+		m.takePart(kind, r)
+		return
+	case mesh.KindScope, mesh.KindVirtualHost:
+		m.takeMember(kind, r)
 		return
 	}
 	e := m.entries(kind)[r.Name]
@@ -135,6 +153,11 @@ func (m *Machine) take(kind mesh.ResourceKind, r *Resource) {
 	case e == nil:
 		e = m.entry(kind, r.Name)
 	}
+	m.takeInto(e, r)
+}
+
+// takeInto makes a resource what is wanted of an entry.
+func (m *Machine) takeInto(e *entry, r *Resource) {
 	known := e.known(r)
 	switch {
 	case known == nil:
@@ -172,6 +195,11 @@ func (m *Machine) refuse(r Response, b Bad) {
 		if s := m.sources[b.Name]; s != nil {
 			s.failure = f
 		}
+	case mesh.KindSecret, mesh.KindExtension:
+		if p := m.parts[partKey{r.Kind, b.Name}]; p != nil {
+			p.failure = f
+		}
+	case mesh.KindScope, mesh.KindVirtualHost: // the NACK is all that tells of them
 	case mesh.KindRouteTable:
 		if e := m.tables[b.Name]; e != nil && e.wanted > 0 {
 			e.failure = f
@@ -209,6 +237,13 @@ func (m *Machine) giveUp(kind mesh.ResourceKind, name, reason string) bool {
 		m.giveUpSource(s, fmt.Sprintf("no endpoints %q: %s", sourcekey.Name(name), reason))
 		return true
 	}
+	if isPart(kind) {
+		return m.giveUpPart(kind, name, reason)
+	}
+	if kind == mesh.KindVirtualHost {
+		m.denied([]string{name})
+		return true
+	}
 	e := m.entries(kind)[name]
 	if e == nil || e.want != nil || e.live != nil || e.gaveUp || e.wanted == 0 {
 		return false
@@ -223,6 +258,10 @@ func (m *Machine) giveUp(kind mesh.ResourceKind, name, reason string) bool {
 func (m *Machine) onExpired(ev Expired) {
 	if ev.Kind == mesh.KindListener || ev.Kind == mesh.KindCluster {
 		m.remove(ev.Kind, ev.Names)
+		return
+	}
+	if c := m.collection(ev.Kind, ev.Source); c != nil {
+		m.removeMembers(c, ev.Names)
 		return
 	}
 	m.withdraw(ev.Kind, ev.Names, "its time to live is over")
@@ -339,7 +378,7 @@ func describe(errors []mesh.Rejection) string {
 		if e.Name == "" {
 			fmt.Fprintf(&b, "%v without a name: %s", e.Kind, e.Reason)
 		} else {
-			fmt.Fprintf(&b, "%v %q: %s", e.Kind, sourcekey.Name(e.Name), e.Reason)
+			fmt.Fprintf(&b, "%v %q: %s", e.Kind, sourcekey.Shown(e.Name), e.Reason)
 		}
 	}
 	if text := b.String(); len(text) > maxDetail {

@@ -26,8 +26,8 @@ var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into
 // TestScripts replays testdata/*.txtar: each holds "events", one a line, and "actions", what they lead to. An Apply is
 // answered at once, with the rejections that "reject" lines before it announced.
 //
-//	start [lds] [cds] [keep] [forever] [c/TOKEN ...] [l/TOKEN ...]
-//	cds|lds|rds|eds VERSION [TOKEN ...] [-NAME ...]     the last form is an incremental removal
+//	start [lds] [cds] [keep] [forever] [c/TOKEN ...] [l/TOKEN ...] [s/TOKEN ...]
+//	cds|lds|rds|eds|sds VERSION [TOKEN ...] [-NAME ...]     the last form is an incremental removal
 //	dns CLUSTER ADDRESS... | dns CLUSTER !REASON
 //	absent cds|lds|rds|eds NAME REASON
 //	expired KIND NAME ... | types
@@ -36,6 +36,10 @@ var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into
 // A kind, connected and disconnected may have "@SOURCE" at the end, and "start lds@SOURCE/15s" says where a type comes from and
 // how long it is waited for. "expired KIND NAME..." are resources whose time is over, "-NAME" of eds and rds those that do not
 // exist.
+//
+// A listener or a cluster (after ";") wants secrets as "tls(NAME)" and "ca(NAME)", those of the bootstrap with "@static"; SECRET
+// is NAME:tls or NAME:ca. Configurations of filters are "filter(NAME)", or "default(NAME)" where they need not be waited for,
+// of the types x and y; ecds brings NAME:TYPE. "reload TOKEN [!REASON]" is a change of the files of a secret.
 //
 // Tokens: CLUSTER:static|eds[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
 // at the end makes other bytes of the same meaning. !NAME:REASON is a resource that does not decode.
@@ -98,7 +102,7 @@ func (p *player) line(f []string) {
 	switch word {
 	case "start":
 		p.start(f[1:])
-	case "cds", "lds", "rds", "eds":
+	case "cds", "lds", "rds", "eds", "sds", "ecds", "srds", "vhds":
 		p.nonce++
 		p.step(parseResponse(f, p.nonce))
 	case "absent":
@@ -106,10 +110,14 @@ func (p *player) line(f []string) {
 		r := parseResponse([]string{f[1], "v" + fmt.Sprint(p.nonce)}, p.nonce)
 		r.Absent, r.Full = []Absent{{f[2], f[3]}}, false
 		p.step(r)
+	case "reload":
+		p.step(parseReload(f[1:]))
 	case "dns":
 		p.dns(f[1], f[2:])
 	case "connected":
 		p.step(Connected{source})
+	case "demand":
+		p.step(Demand{strings.Replace(f[1], "@", "\x00", 1), f[2]})
 	case "disconnected":
 		p.step(Disconnected{source})
 	case "expired":
@@ -171,6 +179,10 @@ func (p *player) start(f []string) {
 			opt.FetchTimeout = 0
 		case strings.HasPrefix(w, "c/"):
 			s.Static = append(s.Static, parseResource("cds", "", w[2:]))
+		case strings.HasPrefix(w, "s/"):
+			r := parseResource("sds", "", w[2:])
+			r.Name = sourcekey.Join(r.Name, sourcekey.Static)
+			s.Static = append(s.Static, r)
 		case strings.HasPrefix(w, "l/"):
 			s.Static = append(s.Static, parseResource("lds", "", w[2:]))
 		default:
@@ -204,6 +216,8 @@ func (p *player) print(a Action) {
 			fmt.Fprintf(&p.out, " -%s", keyText(n))
 		}
 		p.out.WriteByte('\n')
+	case Answered:
+		fmt.Fprintf(&p.out, "  answered %s %s\n", keyText(a.Set), a.Host)
 	case Refresh:
 		fmt.Fprintf(&p.out, "  refresh %s\n", from(a.Kind, a.Source))
 	case Ack:
@@ -216,6 +230,12 @@ func (p *player) print(a Action) {
 		fmt.Fprintf(&p.out, "  end look-up %d\n", a.Watch)
 	case SetEndpoints:
 		fmt.Fprintf(&p.out, "  endpoints %s = %s\n", a.Cluster, setText(a.Set))
+	case SetPart:
+		text := "gone"
+		if a.Value != nil {
+			text = typeOf(&Resource{Value: a.Value})
+		}
+		fmt.Fprintf(&p.out, "  %v %s = %s\n", a.Kind, keyText(a.Key), text)
 	case StartTimer:
 		w := p.m.timers[a.Timer]
 		if w != nil { // not ended again within the step
@@ -242,6 +262,7 @@ func (p *player) apply(s *mesh.Snapshot) {
 	printMap(&p.out, "clusters", s.Clusters, p.last.Clusters)
 	printMap(&p.out, "routes", s.RouteTables, p.last.RouteTables)
 	printMap(&p.out, "listeners", s.Listeners, p.last.Listeners)
+	p.out.WriteString(setsText(s, p.last))
 }
 
 func printMap[V comparable](b *strings.Builder, title string, now, old map[string]V) {
@@ -295,7 +316,11 @@ func (p *player) view(kind mesh.ResourceKind) {
 		}
 		return r.Version + "/" + string(r.Raw)
 	}
-	for _, v := range p.m.Views(kind) {
+	views := p.m.Views(kind)
+	if isPart(kind) {
+		views = p.m.Parts(kind)
+	}
+	for _, v := range views {
 		fmt.Fprintf(&p.out, "  %s static=%v leaving=%v live=%s next=%s", v.Name, v.Static, v.Leaving, text(v.Live), text(v.Next))
 		if v.Failure != nil {
 			fmt.Fprintf(&p.out, " failure=%s: %s", v.Failure.Version, v.Failure.Reason)
@@ -316,16 +341,19 @@ func from(kind mesh.ResourceKind, source string) string {
 
 // keyOf is the key of a name in a line of a kind.
 func keyOf(kind, name string) string {
-	if word, source, _ := strings.Cut(kind, "@"); word == "eds" || word == "rds" {
+	if word, source, _ := strings.Cut(kind, "@"); word != "cds" && word != "lds" {
 		return sourcekey.Join(name, source)
 	}
 	return name
 }
 
 func waitText(w *wait) string {
-	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release"}[w.reason]
-	if w.reason == waitFirst {
-		return reason + " " + w.kind.String()
+	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release", "", "set", "demand"}[w.reason]
+	if w.reason == waitPart {
+		reason = w.kind.String()
+	}
+	if w.reason == waitFirst || w.reason == waitSet {
+		return strings.TrimSuffix(reason+" "+w.kind.String()+"@"+sourcekey.Source(w.name), "@")
 	}
 	return reason + " " + keyText(w.name)
 }
@@ -350,6 +378,14 @@ func kindNamed(s string) mesh.ResourceKind {
 		return mesh.KindListener
 	case "rds", "route":
 		return mesh.KindRouteTable
+	case "srds", "scope":
+		return mesh.KindScope
+	case "vhds", "host":
+		return mesh.KindVirtualHost
+	case "sds", "secret":
+		return mesh.KindSecret
+	case "ecds", "extension":
+		return mesh.KindExtension
 	}
 	panic("no kind " + s)
 }
@@ -358,7 +394,7 @@ func kindNamed(s string) mesh.ResourceKind {
 func parseResponse(f []string, nonce int) Response {
 	word, source, _ := strings.Cut(f[0], "@")
 	r := Response{Kind: kindNamed(word), Source: source, Version: f[1], Nonce: fmt.Sprint("n", nonce)}
-	r.Full = r.Kind == mesh.KindCluster || r.Kind == mesh.KindListener
+	r.Full = r.Kind == mesh.KindCluster || r.Kind == mesh.KindListener || r.Kind == mesh.KindScope
 	for _, w := range f[2:] {
 		switch w[0] {
 		case '!':
@@ -370,6 +406,12 @@ func parseResponse(f []string, nonce int) Response {
 		case '+':
 			r.Full = false
 			r.Resources = append(r.Resources, parseResource(word, r.Version, w[1:]))
+		case '=': // =NAME:ALIAS
+			name, alias, _ := strings.Cut(w[1:], ":")
+			if r.Aliases == nil {
+				r.Aliases = map[string][]string{}
+			}
+			r.Aliases[keyOf(f[0], name)] = append(r.Aliases[keyOf(f[0], name)], keyOf(f[0], alias))
 		default:
 			r.Resources = append(r.Resources, parseResource(word, r.Version, w))
 		}
@@ -385,6 +427,12 @@ func parseResource(kind, version, token string) *Resource {
 	name, rest, _ := strings.Cut(token, ":")
 	rest, _, _ = strings.Cut(rest, "#")
 	r := &Resource{Name: name, Raw: []byte(token), Version: version}
+	rest, secrets, _ := strings.Cut(rest, ";")
+	if secrets != "" {
+		for w := range strings.SplitSeq(secrets, ",") {
+			wantSecret(r, w)
+		}
+	}
 	var words []string
 	if rest != "" {
 		words = strings.Split(rest, ",")
@@ -394,20 +442,62 @@ func parseResource(kind, version, token string) *Resource {
 		r.Value = parseCluster(name, rest)
 	case "eds":
 		r.Value = endpointSet(version, words)
+	case "sds":
+		r.Value = parseSecret(name, rest)
+	case "ecds":
+		r.Value = &mesh.Extension{Name: name, TypeURL: rest}
 	case "rds":
-		r.Value, r.Clusters = &mesh.RouteTable{Name: name}, words
+		parseTable(r, words)
+	case "srds", "vhds":
+		parseMember(r, kind, words)
 	case "lds":
 		r.Value = &mesh.Listener{Name: name}
 		for _, w := range words {
 			if t, ok := strings.CutPrefix(w, "rds("); ok {
 				name, source, _ := strings.Cut(strings.TrimSuffix(t, ")"), "@")
 				r.RouteTables = append(r.RouteTables, sourcekey.Join(name, source))
-			} else {
+			} else if !wantSecret(r, w) && !wantSet(r, w) {
 				r.Clusters = append(r.Clusters, w)
 			}
 		}
 	}
 	return r
+}
+
+// wantSecret makes a resource name a secret, where a word is such a name.
+func wantSecret(r *Resource, w string) bool {
+	kind, name, ok := strings.Cut(strings.TrimSuffix(w, ")"), "(")
+	ref := mesh.PartRef{Kind: mesh.KindExtension, Types: "x y", Default: kind == "default"}
+	switch kind {
+	case "tls", "ca":
+		ref.Kind, ref.Types = mesh.KindSecret, parseSecret("", kind).Type().String()
+	case "filter", "default":
+	default:
+		ok = false
+	}
+	if !ok {
+		return false
+	}
+	name, source, _ := strings.Cut(name, "@")
+	ref.Key = sourcekey.Join(name, source)
+	r.Parts = append(r.Parts, ref)
+	return true
+}
+
+func parseSecret(name, what string) *mesh.Secret {
+	if what == "tls" {
+		return &mesh.Secret{Name: name, Certificate: &mesh.TLSCertificate{}}
+	}
+	return &mesh.Secret{Name: name, Validation: &mesh.TLSValidation{}}
+}
+
+// parseReload makes a Reload of "TOKEN [!REASON]".
+func parseReload(f []string) Reload {
+	ev := Reload{Resource: parseResource("sds", "", f[0])}
+	if len(f) > 1 {
+		ev.Bad = &Bad{Name: ev.Resource.Name, Reason: strings.ReplaceAll(f[1][1:], "_", " ")}
+	}
+	return ev
 }
 
 func parseCluster(name, rest string) *mesh.Cluster {

@@ -42,18 +42,24 @@ func (m *Machine) movable() []*entry {
 		moving = append(moving, e)
 	}
 	for _, c := range m.touched {
-		if c.held() && !c.moving && c.wantSrc.done() {
+		if c.held() && !c.moving && c.wantSrc.done() && m.partsThere(c.want) {
 			mark(c)
 		}
 	}
 	m.touched = m.touched[:0]
+	for _, h := range m.movableMembers(mesh.KindVirtualHost) {
+		mark(h)
+	}
 	for _, t := range m.heldIn(mesh.KindRouteTable) {
-		if m.clustersThere(t.want) {
+		if m.clustersThere(t.want) && m.setsThere(t) {
 			mark(t)
 		}
 	}
+	for _, s := range m.movableMembers(mesh.KindScope) {
+		mark(s)
+	}
 	for _, l := range m.heldIn(mesh.KindListener) {
-		if m.clustersThere(l.want) && m.tablesThere(l.want) {
+		if m.clustersThere(l.want) && m.tablesThere(l.want) && m.partsThere(l.want) && m.setsThere(l) {
 			mark(l)
 		}
 	}
@@ -130,11 +136,18 @@ func (m *Machine) move(e *entry) {
 	m.offer(e)
 }
 
-// removals takes out of force what nobody wants: listeners at once, then the tables that no listener in force names, then
-// the clusters that nothing in force names.
+// removals takes out of force what nobody wants: listeners and members of sets at once, the tables that nothing in force
+// names, then the clusters that nothing in force names.
 func (m *Machine) removals() []*entry {
 	var out []*entry
-	for _, kind := range []mesh.ResourceKind{mesh.KindListener, mesh.KindRouteTable} {
+	for _, kind := range []mesh.ResourceKind{mesh.KindListener, mesh.KindScope, mesh.KindRouteTable, mesh.KindVirtualHost} {
+		if collective(kind) {
+			for _, e := range m.leaving(kind) {
+				m.takeOut(e)
+				out = append(out, e)
+			}
+			continue
+		}
 		for _, e := range slices.SortedFunc(maps.Keys(m.pending[kind]), compareEntries) {
 			if e.want == nil && e.live != nil && e.users == 0 {
 				m.takeOut(e)
@@ -202,6 +215,7 @@ func (m *Machine) patch(changed []*entry) *mesh.Snapshot {
 			patchMap(&next.RouteTables, fresh, e)
 		}
 	}
+	m.patchSets(&next, changed)
 	return &next
 }
 

@@ -16,12 +16,14 @@ import (
 
 // world is what a control plane would like the proxy to serve: tokens as in the scripts, by name.
 type world struct {
-	clusters, listeners, tables, endpoints map[string]string
+	clusters, listeners, tables, endpoints, secrets map[string]string
+	scopes, hosts                                   map[string]string
 }
 
 func newWorld() *world {
 	return &world{
 		clusters: map[string]string{}, listeners: map[string]string{}, tables: map[string]string{}, endpoints: map[string]string{},
+		secrets: map[string]string{}, scopes: map[string]string{}, hosts: map[string]string{},
 	}
 }
 
@@ -39,13 +41,18 @@ type sim struct {
 	answered [numKinds]map[string]bool
 	timers   map[TimerID]string
 	// gaveUp holds the waits that ran out, by their text.
-	gaveUp  map[string]bool
+	gaveUp map[string]bool
+	// over are those that did not begin anew since.
+	over map[string]bool
+	// demands are the virtual hosts that requests wait for.
+	demands map[Demand]bool
 	watches map[WatchID]string
 	// origin finds the resource that a pointer of a snapshot was made from.
 	origin    map[any]*Resource
 	last      *mesh.Snapshot
 	endpoints map[string]*mesh.EndpointSet
 	offered   map[string]bool
+	secrets   map[string]*mesh.Secret
 	reject    func(*mesh.Snapshot) []mesh.Rejection
 	refused   map[string]bool
 	bad       map[string]bool
@@ -56,8 +63,8 @@ type sim struct {
 func newSim(t *testing.T, w *world) *sim {
 	s := &sim{
 		t: t, w: w, m: New(Options{FetchTimeout: 15 * time.Second}),
-		timers: map[TimerID]string{}, gaveUp: map[string]bool{}, watches: map[WatchID]string{}, origin: map[any]*Resource{},
-		last: &mesh.Snapshot{}, endpoints: map[string]*mesh.EndpointSet{}, refused: map[string]bool{}, bad: map[string]bool{},
+		timers: map[TimerID]string{}, gaveUp: map[string]bool{}, over: map[string]bool{}, demands: map[Demand]bool{}, watches: map[WatchID]string{}, origin: map[any]*Resource{},
+		last: &mesh.Snapshot{}, endpoints: map[string]*mesh.EndpointSet{}, secrets: map[string]*mesh.Secret{}, refused: map[string]bool{}, bad: map[string]bool{},
 	}
 	for i := range s.subs {
 		s.subs[i], s.sent[i], s.answered[i] = map[string]bool{}, map[string]string{}, map[string]bool{}
@@ -87,6 +94,7 @@ func (s *sim) step(ev Event) {
 		case StartTimer:
 			if w := s.m.timers[a.Timer]; w != nil {
 				s.timers[a.Timer] = waitText(w)
+				delete(s.over, waitText(w))
 			}
 		case StopTimer:
 			delete(s.timers, a.Timer)
@@ -99,6 +107,10 @@ func (s *sim) step(ev Event) {
 				s.offered[a.Cluster] = true
 			}
 			s.endpoints[a.Cluster] = a.Set
+		case SetPart:
+			s.setPart(a)
+		case Answered:
+			s.answeredDemand(a)
 		case Ready:
 			if s.ready {
 				s.failf("ready twice")
@@ -123,8 +135,9 @@ func (s *sim) checkWaits() {
 	for w := range s.m.waiting {
 		switch {
 		case w.entry != nil && (w.entry.wait != w || s.m.entries(w.entry.kind)[w.name] != w.entry):
+		case w.part != nil && (w.part.wait != w || s.m.parts[partKey{w.kind, w.name}] != w.part):
 		case w.source != nil && (w.source.wait != w || len(w.source.clusters) == 0):
-		case (w.timer != 0) != (s.connected || !s.ready || w.reason == waitFirst || w.reason == waitLookup):
+		case (w.timer != 0) != (s.connected || !s.ready || w.reason == waitFirst || w.reason == waitLookup || w.reason == waitDemand):
 		default:
 			continue
 		}
@@ -143,6 +156,8 @@ func (s *sim) apply(next *mesh.Snapshot) {
 	}
 	s.checkPointers(next)
 	s.checkRoutes(next)
+	s.checkSets(next)
+	s.checkSecrets(next)
 	for c := range s.endpoints {
 		if next.Clusters[c] == nil {
 			delete(s.endpoints, c)
@@ -274,6 +289,12 @@ func (s *sim) part(kind mesh.ResourceKind) (string, map[string]string) {
 		return "eds", s.w.endpoints
 	case mesh.KindListener:
 		return "lds", s.w.listeners
+	case mesh.KindScope:
+		return "srds", s.w.scopes
+	case mesh.KindVirtualHost:
+		return "vhds", s.w.hosts
+	case mesh.KindSecret:
+		return "sds", s.w.secrets
 	default:
 		return "rds", s.w.tables
 	}
@@ -284,10 +305,10 @@ func (s *sim) send(kind mesh.ResourceKind, badName string) {
 	word, all := s.part(kind)
 	s.nonce++
 	r := Response{Kind: kind, Version: fmt.Sprint("v", s.nonce), Nonce: fmt.Sprint("n", s.nonce)}
-	r.Full = kind == mesh.KindCluster || kind == mesh.KindListener
+	r.Full = kind == mesh.KindCluster || kind == mesh.KindListener || kind == mesh.KindScope
 	told := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if !r.Full && !s.subs[kind][name] {
+		if !r.Full && !s.subs[kind][name] && (kind != mesh.KindVirtualHost || !s.subs[kind][Wildcard]) {
 			continue
 		}
 		token := name + ":" + all[name]
@@ -320,6 +341,10 @@ func (s *sim) send(kind mesh.ResourceKind, badName string) {
 	if r.Full {
 		s.sent[kind] = told
 	}
+	if kind == mesh.KindVirtualHost {
+		s.forgetHosts(&r)
+		s.nameHosts(&r)
+	}
 	s.log = append(s.log, fmt.Sprintf("%s %v bad=%q", word, told, badName))
 	s.step(r)
 }
@@ -344,7 +369,7 @@ func (s *sim) connect(up bool) {
 func (s *sim) fire(id TimerID) {
 	text := s.timers[id]
 	delete(s.timers, id)
-	s.gaveUp[text] = true
+	s.gaveUp[text], s.over[text] = true, true
 	s.log = append(s.log, "fire "+text)
 	s.step(Fired{id})
 }
@@ -365,7 +390,7 @@ func (s *sim) deliver() {
 	s.connect(true)
 	s.reject = nil
 	for range 6 {
-		for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener, mesh.KindEndpoints, mesh.KindRouteTable} {
+		for _, kind := range simKinds {
 			s.send(kind, "")
 		}
 		for _, id := range slices.Sorted(maps.Keys(s.watches)) {
@@ -395,7 +420,7 @@ func (s *sim) checkFinal() {
 	named := map[string]bool{}
 	for n, v := range s.w.listeners {
 		words = append(words, "l/"+n+":"+v)
-		for _, t := range parseResource("lds", "", n+":"+v).RouteTables {
+		for _, t := range s.tablesOf(parseResource("lds", "", n+":"+v)) {
 			named[t] = true
 		}
 	}
@@ -409,6 +434,8 @@ func (s *sim) checkFinal() {
 		s.failf("in force:\n%s\nwant:\n%s", got, want)
 	}
 	s.checkFinalEndpoints()
+	s.checkFinalSecrets()
+	s.checkFinalSets()
 }
 
 func (s *sim) checkFinalEndpoints() {
@@ -440,10 +467,19 @@ func (w *world) change(r *rand.Rand) string {
 		}
 		return strings.Join(out, ",")
 	}
-	switch r.IntN(8) {
+	switch r.IntN(11) {
+	case 9:
+		return w.changeScopes(r)
+	case 10:
+		return w.changeHosts(r)
+	case 8:
+		n := pick([]string{"k", "k", "roots"})
+		w.secrets[n] = map[string]string{"k": "tls", "roots": "ca"}[n] + fmt.Sprintf("#%d", r.IntN(4))
+		return "secret " + n
 	case 0, 1:
 		n := pick(clusters)
-		w.clusters[n] = pick([]string{"eds", "eds", "eds(x)", "static", "dns(one)", "dns(two)"}) + fmt.Sprintf("#%d", r.IntN(3))
+		w.clusters[n] = pick([]string{"eds", "eds", "eds(x)", "static", "dns(one)", "dns(two)"}) +
+			pick([]string{"", "", ";ca(roots)", ";tls(k),ca(roots)"}) + fmt.Sprintf("#%d", r.IntN(3))
 		return "cluster " + n
 	case 2:
 		n := pick(clusters)
@@ -451,11 +487,12 @@ func (w *world) change(r *rand.Rand) string {
 		return "no cluster " + n
 	case 3:
 		n := pick([]string{"r", "s"})
-		w.tables[n] = refs() + fmt.Sprintf("#%d", r.IntN(2))
+		w.tables[n] = pick([]string{"", "", "vhds,"}) + refs() + fmt.Sprintf("#%d", r.IntN(2))
 		return "table " + n
 	case 4:
 		n := pick([]string{"L", "M"})
-		w.listeners[n] = pick([]string{"rds(r)", "rds(s)", "rds(r),rds(s)", refs()}) + fmt.Sprintf("#%d", r.IntN(2))
+		w.listeners[n] = pick([]string{"rds(r)", "rds(s)", "rds(r),rds(s)", "srds", "srds", refs()}) +
+			pick([]string{"", "", ";tls(k)", ";tls(other)"}) + fmt.Sprintf("#%d", r.IntN(2))
 		return "listener " + n
 	case 5:
 		n := pick([]string{"L", "M"})
@@ -470,20 +507,22 @@ func (w *world) change(r *rand.Rand) string {
 
 // act does one random thing.
 func (s *sim) act(r *rand.Rand) {
-	kinds := []mesh.ResourceKind{mesh.KindCluster, mesh.KindEndpoints, mesh.KindListener, mesh.KindRouteTable}
+	kinds := simKinds
 	switch n := r.IntN(20); {
 	case n < 7:
 		s.log = append(s.log, "world: "+s.w.change(r))
 	case n < 15:
 		bad := ""
 		if r.IntN(6) == 0 {
-			bad = []string{"a", "b", "L", "r"}[r.IntN(4)]
+			bad = []string{"a", "b", "L", "r", "k", "A", "r/one"}[r.IntN(7)]
 		}
 		if s.connected {
 			s.send(kinds[r.IntN(len(kinds))], bad)
 		}
 	case n < 16:
 		s.connect(r.IntN(3) > 0)
+	case n < 17:
+		s.demand(r)
 	case n < 18:
 		if ids := slices.Sorted(maps.Keys(s.timers)); len(ids) > 0 {
 			s.fire(ids[r.IntN(len(ids))])
@@ -530,11 +569,16 @@ func (s *sim) checkEmpty() {
 	clear(s.w.clusters)
 	clear(s.w.listeners)
 	clear(s.w.tables)
+	clear(s.w.scopes)
+	clear(s.w.hosts)
 	s.deliver()
 	s.checkFinal()
 	m := s.m
-	if n := len(m.clusters) + len(m.listeners) + len(m.tables) + len(m.sources) + len(m.watches) + len(m.gone); n > 0 {
+	if n := len(m.clusters) + len(m.listeners) + len(m.tables) + len(m.sources) + len(m.watches) + len(m.gone) + len(m.parts) + len(s.secrets); n > 0 {
 		s.failf("%d things are left: %v %v %v %v %v", n, m.clusters, m.listeners, m.tables, m.sources, m.watches)
+	}
+	if n := len(m.scopes) + len(m.hosts) + len(m.sets) + len(m.demands) + len(m.untold) + m.pendingDemands; n > 0 || len(s.last.ScopeSets)+len(s.last.HostSets) > 0 {
+		s.failf("%d things are left of sets: %v %v %v %v", n, m.scopes, m.hosts, m.sets, m.collections)
 	}
 	for i := range m.pending {
 		if len(m.pending[i]) > 0 {
@@ -544,29 +588,31 @@ func (s *sim) checkEmpty() {
 	if len(m.waiting) > 0 || len(m.timers) > 0 || len(s.timers) > 0 {
 		s.failf("waits are left: %v %v", m.waiting, s.timers)
 	}
-	if len(s.subs[mesh.KindEndpoints])+len(s.subs[mesh.KindRouteTable]) > 0 {
+	if len(s.subs[mesh.KindEndpoints])+len(s.subs[mesh.KindRouteTable])+len(s.subs[mesh.KindSecret]) > 0 {
 		s.failf("subscriptions are left: %v", s.subs)
 	}
 }
 
-// TestAllOrders pushes four types in each of their 24 orders, first from nothing and then as a rename of everything, and
+// TestAllOrders pushes five types in each of their 120 orders, first from nothing and then as a rename of everything, and
 // wants the same result (F06). What a push brings too early is asked for and sent again.
 func TestAllOrders(t *testing.T) {
 	t.Parallel()
 	before := &world{
-		clusters:  map[string]string{"a": "eds", "b": "eds(bb)", "c": "static"},
+		clusters:  map[string]string{"a": "eds", "b": "eds(bb)", "c": "static;ca(roots)"},
 		endpoints: map[string]string{"a": "1.1.1.1", "bb": "2.2.2.2"},
-		listeners: map[string]string{"L": "rds(r)", "M": "a,c"},
+		listeners: map[string]string{"L": "rds(r);tls(k)", "M": "a,c"},
+		secrets:   map[string]string{"k": "tls", "roots": "ca"},
 		tables:    map[string]string{"r": "a,b"},
 	}
 	after := &world{
-		clusters:  map[string]string{"a2": "eds", "b": "eds(bb2)", "d": "static"},
+		clusters:  map[string]string{"a2": "eds", "b": "eds(bb2)", "d": "static;ca(roots)"},
 		endpoints: map[string]string{"a2": "1.1.1.3", "bb2": "2.2.2.4"},
-		listeners: map[string]string{"L": "rds(r2)", "N": "a2,d"},
+		listeners: map[string]string{"L": "rds(r2);tls(k2)", "N": "a2,d"},
+		secrets:   map[string]string{"k2": "tls", "roots": "ca#2"},
 		tables:    map[string]string{"r2": "a2,b,d"},
 	}
 	var results []string
-	permute([]mesh.ResourceKind{mesh.KindCluster, mesh.KindEndpoints, mesh.KindListener, mesh.KindRouteTable}, func(order []mesh.ResourceKind) {
+	permute([]mesh.ResourceKind{mesh.KindCluster, mesh.KindEndpoints, mesh.KindListener, mesh.KindRouteTable, mesh.KindSecret}, func(order []mesh.ResourceKind) {
 		s := newSim(t, before)
 		s.connect(true)
 		for _, w := range []*world{before, after} {
@@ -579,7 +625,7 @@ func TestAllOrders(t *testing.T) {
 		}
 		results = append(results, s.text(s.last))
 	})
-	if len(results) != 24 || len(slices.Compact(results)) != 1 {
+	if len(results) != 120 || len(slices.Compact(results)) != 1 {
 		t.Errorf("%d orders, results:\n%s", len(results), strings.Join(results, "\n"))
 	}
 }
@@ -587,7 +633,7 @@ func TestAllOrders(t *testing.T) {
 // answerRest sends what is subscribed to and was not answered, as a control plane does when it gets a request.
 func (s *sim) answerRest() {
 	for range 4 {
-		for _, kind := range []mesh.ResourceKind{mesh.KindEndpoints, mesh.KindRouteTable} {
+		for _, kind := range []mesh.ResourceKind{mesh.KindEndpoints, mesh.KindRouteTable, mesh.KindSecret} {
 			for name := range s.subs[kind] {
 				if !s.answered[kind][name] {
 					s.send(kind, "")

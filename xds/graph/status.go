@@ -68,6 +68,9 @@ func (m *Machine) Types() []TypeStatus {
 		k := &m.kinds[i]
 		kind := mesh.ResourceKind(i)
 		sources := k.sources()
+		if kind > mesh.KindRouteTable && len(k.feeds) == 0 { // few configurations have them
+			continue
+		}
 		for _, source := range sources {
 			f := k.feeds[source]
 			if f == nil {
@@ -99,6 +102,14 @@ func (k *kindState) sources() []string {
 // Version returns the version_info of a type that was accepted last.
 func (m *Machine) Version(kind mesh.ResourceKind) string { return m.kinds[kind].version }
 
+// VersionFrom returns the version_info of a type that was accepted last from a source.
+func (m *Machine) VersionFrom(kind mesh.ResourceKind, source string) string {
+	if f := m.kinds[kind].feeds[source]; f != nil {
+		return f.version
+	}
+	return ""
+}
+
 func (m *Machine) inForce(kind mesh.ResourceKind, source string) int {
 	n := 0
 	if kind == mesh.KindEndpoints {
@@ -108,6 +119,9 @@ func (m *Machine) inForce(kind mesh.ResourceKind, source string) int {
 			}
 		}
 		return n
+	}
+	if isPart(kind) {
+		return m.partsFrom(kind, source)
 	}
 	for name, e := range m.entries(kind) {
 		if e.live != nil && !e.static && m.source(kind, name) == source {
@@ -120,16 +134,18 @@ func (m *Machine) inForce(kind mesh.ResourceKind, source string) int {
 // Held returns what is held back, sorted by kind and name.
 func (m *Machine) Held() []Warming {
 	var out []Warming
-	for _, kind := range []mesh.ResourceKind{mesh.KindCluster, mesh.KindListener, mesh.KindRouteTable} {
+	for _, kind := range []mesh.ResourceKind{
+		mesh.KindCluster, mesh.KindListener, mesh.KindRouteTable, mesh.KindScope, mesh.KindVirtualHost,
+	} {
 		for _, e := range m.heldIn(kind) {
-			out = append(out, Warming{kind, sourcekey.Name(e.name), m.source(kind, e.name), e.want.At, m.waitsFor(e)})
+			out = append(out, Warming{kind, sourcekey.Shown(e.name), m.source(kind, e.name), e.want.At, m.waitsFor(e)})
 		}
 	}
 	return out
 }
 
 func (m *Machine) waitsFor(e *entry) []string {
-	var out []string
+	out := m.missingParts(e.want)
 	if e.kind == mesh.KindCluster {
 		switch s := e.wantSrc; {
 		case s.done():
@@ -150,7 +166,7 @@ func (m *Machine) waitsFor(e *entry) []string {
 			out = append(out, fmt.Sprintf("%v %q", mesh.KindRouteTable, sourcekey.Name(name)))
 		}
 	}
-	return out
+	return append(out, m.missingSets(e)...)
 }
 
 // Pending returns how many resources of a kind stand otherwise in force than wanted: held back, refused by the proxy, or
@@ -166,16 +182,20 @@ func (m *Machine) Views(kind mesh.ResourceKind) []View {
 		if e.want == nil && e.live == nil && e.failure == nil {
 			continue
 		}
-		v := View{
-			Name: sourcekey.Name(name), Source: m.source(kind, name), Static: e.static,
-			Live: e.live, Failure: e.failure, Leaving: e.want == nil && e.live != nil,
-		}
-		if e.held() {
-			v.Next = e.want
-		}
-		out = append(out, v)
+		out = append(out, m.view(e))
 	}
 	return out
+}
+
+func (m *Machine) view(e *entry) View {
+	v := View{
+		Name: sourcekey.Shown(e.name), Source: m.source(e.kind, e.name), Static: e.static,
+		Live: e.live, Failure: e.failure, Leaving: e.want == nil && e.live != nil,
+	}
+	if e.held() {
+		v.Next = e.want
+	}
+	return v
 }
 
 // EndpointViews returns the endpoints of the clusters in force, sorted by cluster.

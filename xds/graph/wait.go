@@ -31,6 +31,8 @@ type wait struct {
 	kind   mesh.ResourceKind
 	entry  *entry
 	source *source
+	part   *part
+	set    *collection
 }
 
 type waitReason uint8
@@ -46,6 +48,12 @@ const (
 	waitMissing
 	// waitRelease: the routes in force let go of a removed cluster.
 	waitRelease
+	// waitPart: the first answer of a secret, or of the configuration of a filter.
+	waitPart
+	// waitSet: the first response of a type that is used in sets, from one source.
+	waitSet
+	// waitDemand: a virtual host that a request needs.
+	waitDemand
 )
 
 func compareWaits(a, b *wait) int {
@@ -64,6 +72,8 @@ func (m *Machine) bound(w *wait) time.Duration {
 		return missingTimeout
 	case waitRelease:
 		return releaseTimeout
+	case waitDemand:
+		return demandTimeout
 	default:
 		return w.after
 	}
@@ -80,7 +90,7 @@ func patience[K comparable](own map[K]time.Duration, key K, otherwise time.Durat
 // from returns the source that can end a wait.
 func (m *Machine) from(w *wait) string {
 	switch w.reason {
-	case waitEndpoints, waitTable:
+	case waitEndpoints, waitTable, waitPart, waitSet, waitDemand:
 		return sourcekey.Source(w.name)
 	case waitFirst:
 		return m.kinds[w.kind].source
@@ -91,7 +101,7 @@ func (m *Machine) from(w *wait) string {
 
 // runs reports whether the time of a wait counts now.
 func (m *Machine) runs(w *wait) bool {
-	return m.connected[m.from(w)] || !m.ready || w.reason == waitFirst || w.reason == waitLookup
+	return m.connected[m.from(w)] || !m.ready || w.reason == waitFirst || w.reason == waitLookup || w.reason == waitDemand
 }
 
 func (m *Machine) startWait(w *wait) *wait {
@@ -156,6 +166,16 @@ func (m *Machine) fire(id TimerID) {
 		m.do(Refresh{mesh.KindRouteTable, m.from(w)})
 		m.timeout(mesh.KindRouteTable, w.name,
 			fmt.Sprintf("not sent within %v; listeners that want it go into service and answer 404", after))
+	case waitPart:
+		w.part.wait = nil
+		m.do(Refresh{w.kind, m.from(w)})
+		m.giveUpPart(w.kind, w.name, fmt.Sprintf("not sent within %v", after))
+	case waitDemand:
+		m.settleDemand(w.name, "")
+	case waitSet:
+		w.set.wait, w.set.gaveUp = nil, true
+		m.do(Refresh{w.kind, m.from(w)})
+		m.timeout(w.kind, "", fmt.Sprintf("nothing was sent within %v; what wants them goes into service without", after))
 	case waitMissing:
 		w.entry.wait, w.entry.gaveUp = nil, true
 		m.timeout(mesh.KindCluster, w.name,
@@ -171,6 +191,6 @@ func (m *Machine) fire(id TimerID) {
 func (m *Machine) timeout(kind mesh.ResourceKind, name, reason string) {
 	m.do(Notify{mesh.NoticeConfigTimeout, mesh.ConfigNotice{
 		Kind: kind, Version: m.kinds[kind].version,
-		Errors: []mesh.Rejection{{Kind: kind, Name: sourcekey.Name(name), Reason: reason}},
+		Errors: []mesh.Rejection{{Kind: kind, Name: sourcekey.Shown(name), Reason: reason}},
 	}})
 }

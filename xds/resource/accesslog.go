@@ -31,9 +31,9 @@ func (s *scope) logFilter(p *at, m *accesslogv3.AccessLogFilter) *mesh.LogFilter
 	f := &mesh.LogFilter{}
 	switch x := m.GetFilterSpecifier().(type) {
 	case *accesslogv3.AccessLogFilter_StatusCodeFilter:
-		f.Status = comparison(x.StatusCodeFilter.GetComparison())
+		f.Status = s.comparison(x.StatusCodeFilter.GetComparison())
 	case *accesslogv3.AccessLogFilter_DurationFilter:
-		f.Duration = comparison(x.DurationFilter.GetComparison())
+		f.Duration = s.comparison(x.DurationFilter.GetComparison())
 	case *accesslogv3.AccessLogFilter_NotHealthCheckFilter:
 		f.NotCheck = true
 	case *accesslogv3.AccessLogFilter_AndFilter:
@@ -68,8 +68,8 @@ func (s *scope) flagFilter(p *at, f *mesh.LogFilter, names []string) {
 	}
 }
 
-func comparison(m *accesslogv3.ComparisonFilter) *mesh.Comparison {
-	c := &mesh.Comparison{Op: '=', Value: m.GetValue().GetDefaultValue()}
+func (s *scope) comparison(m *accesslogv3.ComparisonFilter) *mesh.Comparison {
+	c := &mesh.Comparison{Op: '=', Value: m.GetValue().GetDefaultValue(), Runtime: s.key(m.GetValue().GetRuntimeKey())}
 	switch m.GetOp() {
 	case accesslogv3.ComparisonFilter_GE:
 		c.Op = '>'

@@ -29,6 +29,7 @@ func (s *scope) cluster(m *clusterv3.Cluster) *mesh.Cluster {
 		CloseOnHealthFailure:  m.GetCloseConnectionsOnHostHealthFailure(),
 		Outlier:               s.outlier(root.field("outlier_detection"), m.GetOutlierDetection()),
 		HealthChecks:          s.healthChecks(root, m.GetHealthChecks()),
+		Preconnect:            m.GetPreconnectPolicy().GetPerUpstreamPreconnectRatio().GetValue(),
 		Breaker:               s.clusterBreaker(root.field("metadata"), m.GetMetadata()),
 	}
 	if t := m.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
@@ -96,13 +97,12 @@ func addClusterFields(t *protofields.Table) {
 			"use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config", "outlier_detection",
 			"cleanup_interval", "upstream_bind_config", "original_dst_lb_config", "common_lb_config",
 			"transport_socket", "upstream_connection_options", "close_connections_on_host_health_failure",
-			"ignore_health_on_host_removal", "load_balancing_policy"),
+			"ignore_health_on_host_removal", "load_balancing_policy", "preconnect_policy"),
 		// The decoder looks at these itself.
 		protofields.Opaque("upstream_http_protocol_options", "metadata", "least_request_lb_config", "round_robin_lb_config"),
 		protofields.Ignore("look-ups are made without jitter", "dns_jitter"),
 		protofields.Ignore("all statistics are kept", "stats_matcher", "track_cluster_stats"),
 		protofields.Ignore("statistics of timeout budgets are not kept", "track_timeout_budgets"),
-		protofields.Ignore("connections are made when they are needed", "preconnect_policy"),
 		protofields.Ignore("a cluster serves once its endpoints are known or 15 s have passed", "wait_for_warm_on_init"),
 		protofields.Ignore("a full buffer stops reading until it is written", "per_connection_buffer_high_watermark_timeout"),
 		protofields.Observe("load reports are not sent", "lrs_server", "lrs_report_endpoint_metrics"),
@@ -115,6 +115,9 @@ func addClusterFields(t *protofields.Table) {
 		protofields.Refuse("generic upstreams are not supported", "upstream_config"),
 		protofields.Refuse("connections are pooled for all clients", "connection_pool_per_downstream_connection"),
 		protofields.Refuse("requests wait in order for a connection", "queuing_policies"))
+	t.Add(&clusterv3.Cluster_PreconnectPolicy{},
+		protofields.Honour("per_upstream_preconnect_ratio"),
+		protofields.Ignore("which host comes next is not known before it is picked", "predictive_preconnect_ratio"))
 	t.Add(&clusterv3.Cluster_CommonLbConfig{},
 		protofields.Honour("healthy_panic_threshold"),
 		protofields.Ignore("endpoint updates are applied at once", "update_merge_window"),

@@ -12,16 +12,12 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/mesh"
 )
-
-// noRuntime is said of runtime keys, beside which a default value stands.
-const noRuntime = "runtime keys are not looked up; the default value counts"
 
 // maxPipe is the longest path of a unix socket on Linux, without its final zero byte.
 const maxPipe = 107
@@ -128,17 +124,6 @@ func (s *scope) prefixes(p *at, field string, list []*corev3.CidrRange) []netip.
 	return out
 }
 
-func fraction(f *typev3.FractionalPercent) *mesh.Fraction {
-	den := uint32(100)
-	switch f.GetDenominator() {
-	case typev3.FractionalPercent_TEN_THOUSAND:
-		den = 10_000
-	case typev3.FractionalPercent_MILLION:
-		den = 1_000_000
-	}
-	return &mesh.Fraction{Numerator: f.GetNumerator(), Denominator: den}
-}
-
 // dataSource reads at most max bytes from wherever a data source points.
 func (s *scope) dataSource(p *at, d *corev3.DataSource, max int) []byte {
 	var b []byte
@@ -206,8 +191,7 @@ func addCommonFields(t *protofields.Table) {
 	t.Add(&corev3.DataSource{},
 		protofields.Honour("filename", "inline_bytes", "inline_string", "environment_variable"),
 		protofields.Refuse("files of data sources are read once; send the resource again", "watched_directory"))
-	t.Add(&corev3.RuntimeUInt32{}, protofields.Honour("default_value"),
-		protofields.Ignore(noRuntime, "runtime_key"))
+	t.Add(&corev3.RuntimeUInt32{}, protofields.Honour("default_value", "runtime_key"))
 	t.Add(&corev3.TransportSocket{}, protofields.Honour("name", "typed_config"))
 	t.Add(&corev3.TypedExtensionConfig{}, protofields.Honour("name", "typed_config"))
 	t.Add(&corev3.TcpKeepalive{}, protofields.Honour("keepalive_probes", "keepalive_time", "keepalive_interval"))

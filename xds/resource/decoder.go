@@ -10,14 +10,16 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/protofields"
-	"github.com/meshtap/meshtap/internal/protorules"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -28,6 +30,11 @@ const (
 	RouteType     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 	ClusterType   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	EndpointsType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	ScopeType     = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+	HostType      = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
+	RuntimeType   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+	SecretType    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	ExtensionType = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 )
 
 // KindOf returns the kind of resource with this type URL; ok is false where a Decoder does not read it.
@@ -41,6 +48,16 @@ func KindOf(typeURL string) (kind mesh.ResourceKind, ok bool) {
 		return mesh.KindCluster, true
 	case EndpointsType:
 		return mesh.KindEndpoints, true
+	case ScopeType:
+		return mesh.KindScope, true
+	case HostType:
+		return mesh.KindVirtualHost, true
+	case SecretType:
+		return mesh.KindSecret, true
+	case ExtensionType:
+		return mesh.KindExtension, true
+	case RuntimeType:
+		return mesh.KindRuntime, true
 	}
 	return 0, false
 }
@@ -59,13 +76,17 @@ type Options struct {
 	// AcceptObservational accepts what only affects what can be seen of traffic and that Meshtap does not do, such as
 	// tracing, and reports it as without effect.
 	AcceptObservational bool
-	// ListenerConnections are the connection limits of listeners by name, from the runtime keys
-	// envoy.resource_limits.listener.<name>.connection_limit.
-	ListenerConnections map[string]int
+	// Runtime gives the keys that resources name, and those that they have without naming them; nil leaves all values as they
+	// are written.
+	Runtime mesh.Runtime
+	// Secrets are those of the bootstrap, by name.
+	Secrets map[string]mesh.SecretType
 	// ControlPlane are the clusters that a config source may name: those whose endpoints the bootstrap holds.
 	ControlPlane []string
 	// NoADS says that there is no aggregated stream, so that nothing can come over it.
 	NoADS bool
+	// DeltaADS says that the aggregated stream is incremental.
+	DeltaADS bool
 	// DNS says whom DNS clusters ask that do not say it themselves: of its fields, Resolvers, UseTCP and NoSearch count.
 	DNS mesh.DNS
 	// AddFields adds to the table of fields, for messages that only the caller reads.
@@ -79,14 +100,14 @@ type Options struct {
 type Decoder struct {
 	opt    Options
 	fields *protofields.Table
-	rules  *protorules.Table
 }
 
 // Decoded is one accepted resource.
 type Decoded struct {
 	Kind mesh.ResourceKind
 	Name string
-	// Value is a *mesh.Listener, *mesh.RouteTable, *mesh.Cluster or *mesh.EndpointSet, by Kind.
+	// Value is a *mesh.Listener, *mesh.RouteTable, *mesh.Cluster or *mesh.EndpointSet, by Kind, and for a layer of the
+	// runtime a map[string]layered.Value.
 	Value any
 	// Refs are the resources that it names.
 	Refs Refs
@@ -109,6 +130,12 @@ type Refs struct {
 	Clusters []string
 	// Endpoints is the name of the endpoints of an EDS cluster, "" for other clusters.
 	Endpoints string
+	// Parts come from transport sockets and from filters with config_discovery.
+	Parts []mesh.PartRef
+	// Scopes are the keys of the sets of scopes that connection managers choose among, and HostSet that of the virtual hosts
+	// that come to a route table; "" for none.
+	Scopes  []string
+	HostSet string
 }
 
 // New returns a Decoder.
@@ -120,7 +147,7 @@ func New(opt Options) *Decoder {
 	if opt.LookupEnv == nil {
 		opt.LookupEnv = os.LookupEnv
 	}
-	d := &Decoder{opt: opt, fields: Fields(), rules: protorules.NewTable()}
+	d := &Decoder{opt: opt, fields: Fields()}
 	if opt.AddFields != nil {
 		opt.AddFields(d.fields)
 	}
@@ -138,6 +165,10 @@ func Fields() *protofields.Table {
 	addTCPFields(t)
 	addTLSFields(t)
 	addTLSValidationFields(t)
+	addSecretFields(t)
+	addDiscoveredFields(t)
+	addScopeFields(t)
+	addHostFields(t)
 	addAccessLogFields(t)
 	addRouteFields(t)
 	addRetryFields(t)
@@ -153,6 +184,7 @@ func Fields() *protofields.Table {
 	addEndpointFields(t)
 	addPerFilterFields(t)
 	addOwnFields(t)
+	addRuntimeFields(t)
 	return t
 }
 
@@ -162,9 +194,9 @@ func (d *Decoder) Decode(typeURL string, b []byte, version string) (Decoded, err
 	kind, ok := KindOf(typeURL)
 	if !ok {
 		return Decoded{}, fmt.Errorf("resource: type %q is not supported; supported: %s", typeURL,
-			strings.Join([]string{ListenerType, RouteType, ClusterType, EndpointsType}, ", "))
+			strings.Join([]string{ListenerType, RouteType, ClusterType, EndpointsType, ScopeType, HostType, SecretType, ExtensionType, RuntimeType}, ", "))
 	}
-	s := &scope{d: d, version: version, report: report{kind: kind, name: Name(b)}}
+	s := &scope{d: d.now(), version: version, report: report{kind: kind, name: Name(b)}}
 	if max := d.opt.Limits.ResourceBytes; len(b) > max {
 		s.fail("", fmt.Sprintf("%d bytes are more than the %d allowed for one resource", len(b), max))
 		return Decoded{Kind: kind, Name: s.name}, s.err()
@@ -177,6 +209,7 @@ func (d *Decoder) Decode(typeURL string, b []byte, version string) (Decoded, err
 	out.Value = value
 	out.Refs = Refs{
 		RouteTables: unique(s.tables), Clusters: unique(s.clusters), Endpoints: s.eds, Sources: s.sources, Timeouts: s.timeouts,
+		Parts: uniqueParts(s.parts), Scopes: unique(s.scopes), HostSet: s.hostSet,
 	}
 	return out, nil
 }
@@ -210,6 +243,31 @@ func (s *scope) resource(kind mesh.ResourceKind, b []byte) any {
 		m := &endpointv3.ClusterLoadAssignment{}
 		if s.read(nil, b, m) {
 			return s.endpoints(nil, m)
+		}
+	case mesh.KindRuntime:
+		m := &runtimev3.Runtime{}
+		if s.read(nil, b, m) {
+			return s.runtimeLayer(m)
+		}
+	case mesh.KindScope:
+		m := &routev3.ScopedRouteConfiguration{}
+		if s.read(nil, b, m) {
+			return s.scopedRoute(nil, m)
+		}
+	case mesh.KindVirtualHost:
+		m := &routev3.VirtualHost{}
+		if s.read(nil, b, m) {
+			return s.host(m)
+		}
+	case mesh.KindSecret:
+		m := &tlsv3.Secret{}
+		if s.read(nil, b, m) {
+			return s.secret(m)
+		}
+	case mesh.KindExtension:
+		m := &corev3.TypedExtensionConfig{}
+		if s.read(nil, b, m) {
+			return s.filterOf(m)
 		}
 	}
 	return nil
@@ -248,6 +306,9 @@ type scope struct {
 	unknown          int
 	tables, clusters []string
 	eds              string
+	parts            []mesh.PartRef
+	scopes           []string
+	hostSet          string
 	// clientCerts says that the filter chain asks clients for certificates.
 	clientCerts bool
 	// loaded is a digest of what data sources read from elsewhere; nil where they read nothing.

@@ -2,7 +2,11 @@
 
 package resource
 
-import "time"
+import (
+	"time"
+
+	"github.com/meshtap/meshtap/internal/protomatch"
+)
 
 // Envoy's defaults, where a resource says nothing. What differs from Envoy stands in Limits and in Differences.
 const (
@@ -59,7 +63,7 @@ func DefaultLimits() Limits {
 		RequestHeaders:      10 * time.Second,
 		HeaderBytes:         60 << 10,
 		HeaderCount:         100,
-		RegexProgram:        100,
+		RegexProgram:        protomatch.MaxProgram,
 	}
 }
 

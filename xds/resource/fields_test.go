@@ -32,7 +32,7 @@ func TestFieldsCoverEveryMessage(t *testing.T) {
 	table := resource.Fields()
 	for _, root := range []proto.Message{
 		&listenerv3.Listener{}, &routev3.RouteConfiguration{}, &clusterv3.Cluster{}, &endpointv3.ClusterLoadAssignment{},
-		&hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &routerv3.Router{}, &routev3.FilterConfig{},
+		&routev3.ScopedRouteConfiguration{}, &routev3.VirtualHost{}, &hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &routerv3.Router{}, &routev3.FilterConfig{},
 		&upstreamhttpv3.HttpProtocolOptions{}, &uuidv3.UuidRequestIdConfig{}, &dnsclusterv3.DnsCluster{},
 		&caresv3.CaresDnsResolverConfig{}, &tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{}, &breakerv1.Breaker{}, &fallbackv1.Fallback{},
 	} {

@@ -16,6 +16,10 @@ import (
 func FuzzListener(f *testing.F)  { fuzz(f, "listener.yaml") }
 func FuzzRoutes(f *testing.F)    { fuzz(f, "route.yaml") }
 func FuzzCluster(f *testing.F)   { fuzz(f, "cluster.yaml") }
+func FuzzScope(f *testing.F)     { fuzz(f, "scope.yaml") }
+func FuzzHost(f *testing.F)      { fuzz(f, "host.yaml") }
+func FuzzSecret(f *testing.F)    { fuzz(f, "secret.yaml") }
+func FuzzFilter(f *testing.F)    { fuzz(f, "extension.yaml") }
 func FuzzEndpoints(f *testing.F) { fuzz(f, "endpoints.yaml") }
 
 // fuzz decodes what a control plane could send. Nothing may panic, an error is told with its resource, and what is

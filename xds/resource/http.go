@@ -162,7 +162,9 @@ func (s *scope) routes(p *at, h *mesh.HTTPManager, m *hcmv3.HttpConnectionManage
 		}
 		s.tables = append(s.tables, h.RouteTable)
 	case *hcmv3.HttpConnectionManager_RouteConfig:
-		h.Routes = s.routeTable(p.field("route_config"), x.RouteConfig)
+		h.Routes = s.inlineTable(p.field("route_config"), x.RouteConfig)
+	case *hcmv3.HttpConnectionManager_ScopedRoutes:
+		h.Scoped = s.scopedRoutes(p.field("scoped_routes"), x.ScopedRoutes, m.GetStatPrefix())
 	}
 }
 

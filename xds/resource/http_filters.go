@@ -43,7 +43,12 @@ func typeOf(f *hcmv3.HttpFilter) string { return unwrap(f.GetTypedConfig()).name
 
 func (s *scope) httpFilter(p *at, h *mesh.HTTPManager, f *hcmv3.HttpFilter) {
 	if f.GetConfigDiscovery() != nil {
-		return // the field table refused it
+		s.discovered(p, h, f)
+		return
+	}
+	if info, known := s.d.opt.Parsers.Lookup(registry.HTTPFilter, typeOf(f)); known && !info.InChain(typeOf(f)) {
+		s.errorf(p.field("typed_config"), "%s is for typed_per_filter_config; here it is %s", typeOf(f), info.TypeURLs[0])
+		return
 	}
 	ext, ok := s.extension(p.field("typed_config"), registry.HTTPFilter, f.GetName(), f.GetTypedConfig(), f.GetIsOptional(), routerType)
 	if !ok {
@@ -67,7 +72,7 @@ const badMessage = "a malformed HTTP/1 message always ends its connection"
 
 func addHTTPFields(t *protofields.Table) {
 	t.Add(&hcmv3.HttpConnectionManager{},
-		protofields.Honour("codec_type", "stat_prefix", "rds", "route_config", "http_filters",
+		protofields.Honour("codec_type", "stat_prefix", "rds", "route_config", "scoped_routes", "http_filters",
 			"common_http_protocol_options", "http_protocol_options", "server_name", "server_header_transformation",
 			"http2_protocol_options", "max_request_headers_kb", "stream_idle_timeout", "request_timeout", "request_headers_timeout",
 			"drain_timeout", "delayed_close_timeout", "access_log", "use_remote_address", "xff_num_trusted_hops",
@@ -88,7 +93,6 @@ func addHTTPFields(t *protofields.Table) {
 		protofields.Observe(noTracing, "tracing"),
 		protofields.Observe("a request is logged when it ends",
 			"access_log_flush_interval", "flush_access_log_on_new_request", "access_log_options={}"),
-		protofields.Refuse("scoped routes are not supported; use rds", "scoped_routes"),
 		protofields.Refuse("user-agent is left as it is", "add_user_agent=false"),
 		protofields.Refuse("the scheme follows the connection", "scheme_header_transformation={}", "forward_proto_config"),
 		protofields.Refuse("the client's address comes from the connection and x-forwarded-for",
@@ -107,8 +111,7 @@ func addHTTPFields(t *protofields.Table) {
 		protofields.Refuse("header names go on as they came", "proper_case_words"))
 	t.Add(&casev3.PreserveCaseFormatterConfig{},
 		protofields.Ignore("every name keeps its case", "forward_reason_phrase", "formatter_type_on_envoy_headers"))
-	t.Add(&hcmv3.HttpFilter{}, protofields.Honour("name", "typed_config", "is_optional", "disabled"),
-		protofields.Refuse("filters over ECDS are not supported; use typed_config", "config_discovery"))
+	t.Add(&hcmv3.HttpFilter{}, protofields.Honour("name", "typed_config", "is_optional", "disabled", "config_discovery"))
 	t.Add(&hcmv3.Rds{}, protofields.Honour("config_source", "route_config_name"))
 	t.Add(&hcmv3.HttpConnectionManager_UpgradeConfig{}, protofields.Honour("upgrade_type", "enabled"),
 		protofields.Refuse("filters of their own for upgrades are not supported", "filters"))

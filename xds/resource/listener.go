@@ -46,9 +46,7 @@ func (s *scope) listener(m *listenerv3.Listener) *mesh.Listener {
 		s.name = l.Name
 	}
 	l.MaxConnections = s.d.opt.Limits.ListenerConnections
-	if n, ok := s.d.opt.ListenerConnections[l.Name]; ok {
-		l.MaxConnections = n
-	}
+	l.MaxConnectionsRuntime = s.key("envoy.resource_limits.listener." + l.Name + ".connection_limit")
 	for i, f := range m.GetListenerFilters() {
 		s.listenerFilter(root.item("listener_filters", i), l, f)
 	}
@@ -139,7 +137,7 @@ func (s *scope) filterChain(p *at, m *listenerv3.FilterChain) *mesh.FilterChain 
 	}
 	s.loaded = nil
 	c.TLS = s.transportSocket(p.field("transport_socket"), m.GetTransportSocket(), false)
-	s.clientCerts = c.TLS != nil && c.TLS.Validation != nil
+	s.clientCerts = c.TLS != nil && (c.TLS.Validation != nil || c.TLS.ValidationSecret != "")
 	if c.TLS != nil {
 		c.HandshakeTimeout = s.handshakeTimeout(p, m)
 	}

@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meshtap/meshtap/internal/protofields"
@@ -46,8 +48,7 @@ func (s *scope) perFilter(p *at, m map[string]*anypb.Any, fallback **mesh.Fallba
 			category = registry.RoutePolicy
 		}
 		if config != nil {
-			if info, known := s.d.opt.Parsers.Lookup(category, unwrap(config).name); known && info.ChainOnly {
-				s.errorf(ep, "%s takes no configuration here; it may be turned off with a FilterConfig whose disabled is true", info.Name)
+			if !s.onRoute(ep, category, unwrap(config).name) {
 				continue
 			}
 			if ext, ok = s.extension(ep, category, key, config, wrapper.GetIsOptional()); !ok {
@@ -58,6 +59,44 @@ func (s *scope) perFilter(p *at, m map[string]*anypb.Any, fallback **mesh.Fallba
 		out[key] = ext
 	}
 	return out
+}
+
+// onRoute reports an extension whose configuration may not stand in a typed_per_filter_config.
+func (s *scope) onRoute(p *at, c registry.Category, typeName string) bool {
+	info, known := s.d.opt.Parsers.Lookup(c, typeName)
+	switch {
+	case !known || info.OnRoute(typeName):
+		return true
+	case info.ChainOnly:
+		s.errorf(p, "%s takes no configuration here; it may be turned off with a FilterConfig whose disabled is true", info.Name)
+	default:
+		s.errorf(p, "%s is for http_filters; here it is %s", typeName, strings.Join(info.RouteTypes, ", "))
+	}
+	return false
+}
+
+// cors reads the older cors field of a route or a virtual host, as what the filter takes now, into per. It is not looked
+// at where any place has a configuration for the filter by name, as in Envoy.
+func (s *scope) cors(p *at, m *routev3.CorsPolicy, per *map[string]mesh.Extension) {
+	if m == nil {
+		return
+	}
+	a, err := anypb.New(&corsv3.CorsPolicy{
+		AllowOriginStringMatch: m.GetAllowOriginStringMatch(), AllowMethods: m.GetAllowMethods(), AllowHeaders: m.GetAllowHeaders(),
+		ExposeHeaders: m.GetExposeHeaders(), MaxAge: m.GetMaxAge(), AllowCredentials: m.GetAllowCredentials(),
+		FilterEnabled: m.GetFilterEnabled(), ShadowEnabled: m.GetShadowEnabled(),
+		AllowPrivateNetworkAccess: m.GetAllowPrivateNetworkAccess(), ForwardNotMatchingPreflights: m.GetForwardNotMatchingPreflights(),
+	})
+	if err != nil {
+		s.errorf(p.field("cors"), "%v", err)
+		return
+	}
+	if ext, ok := s.extension(p.field("cors"), registry.HTTPFilter, mesh.CORSKey, a, false); ok {
+		if *per == nil {
+			*per = map[string]mesh.Extension{}
+		}
+		(*per)[mesh.CORSKey] = ext
+	}
 }
 
 // filterConfig opens the wrapper that says whether a filter's configuration is optional or turns the filter off. The
@@ -93,4 +132,7 @@ func sortedKeys[M ~map[K]V, K cmp.Ordered, V any](m M) []K { return slices.Sorte
 
 func addPerFilterFields(t *protofields.Table) {
 	t.Add(&routev3.FilterConfig{}, protofields.Honour("config", "is_optional", "disabled"))
+	t.Add(&routev3.CorsPolicy{}, protofields.Opaque("allow_origin_string_match", "filter_enabled", "shadow_enabled"),
+		protofields.Honour("allow_methods", "allow_headers", "expose_headers", "max_age", "allow_credentials",
+			"allow_private_network_access", "forward_not_matching_preflights"))
 }

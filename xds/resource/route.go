@@ -8,6 +8,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/internal/protomatch"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -23,6 +24,9 @@ func (s *scope) routeTable(p *at, m *routev3.RouteConfiguration) *mesh.RouteTabl
 		IgnorePort:          m.GetIgnorePortInHostMatching(),
 		PerFilter:           s.perFilter(p, m.GetTypedPerFilterConfig(), nil),
 		Static:              s.d.opt.Static,
+	}
+	if m.GetVhds() != nil {
+		s.vhds(p.field("vhds"), t, m.GetVhds())
 	}
 	d := domains{}
 	for i, v := range m.GetVirtualHosts() {
@@ -63,6 +67,7 @@ func (s *scope) virtualHost(p *at, t *mesh.RouteTable, m *routev3.VirtualHost) *
 	}
 	var fallback *mesh.Fallback
 	v.PerFilter = s.perFilter(p, m.GetTypedPerFilterConfig(), &fallback)
+	s.cors(p, m.GetCors(), &v.PerFilter)
 	if len(m.GetRoutes()) > 0 {
 		v.Routes = make([]*mesh.Route, 0, len(m.GetRoutes()))
 	}
@@ -96,6 +101,7 @@ func (s *scope) route(p *at, t *mesh.RouteTable, m *routev3.Route) *mesh.Route {
 	switch x := m.GetAction().(type) {
 	case *routev3.Route_Route:
 		r.Forward = s.routeAction(p.field("route"), r, x.Route)
+		s.cors(p.field("route"), x.Route.GetCors(), &r.PerFilter)
 	case *routev3.Route_Redirect:
 		r.Redirect = s.redirect(p.field("redirect"), x.Redirect)
 	case *routev3.Route_DirectResponse:
@@ -131,7 +137,8 @@ func (s *scope) routeMatch(p *at, m *routev3.RouteMatch) mesh.RouteMatch {
 		out.Kind = mesh.PathConnect
 	}
 	if f := m.GetRuntimeFraction(); f != nil {
-		out.Fraction = fraction(f.GetDefaultValue())
+		out.Fraction = protomatch.Fraction(f.GetDefaultValue())
+		out.Fraction.Runtime = s.key(f.GetRuntimeKey())
 	}
 	return out
 }
@@ -150,7 +157,6 @@ func lower(list []string) []string {
 const (
 	noMirror     = "mirroring is not supported"
 	noRateLimit  = "rate limits are not supported"
-	noCORS       = "not supported here; configure envoy.filters.http.cors and typed_per_filter_config"
 	noSubsets    = "subset load balancing is not supported"
 	noSpecifiers = "route specifiers are not supported"
 	noHedging    = "hedging is not supported; use retry_policy with per_try_timeout"
@@ -163,14 +169,13 @@ const (
 
 func addRouteFields(t *protofields.Table) {
 	t.Add(&routev3.RouteConfiguration{},
-		protofields.Honour("name", "virtual_hosts", "internal_only_headers", "response_headers_to_add",
+		protofields.Honour("name", "virtual_hosts", "vhds", "internal_only_headers", "response_headers_to_add",
 			"response_headers_to_remove", "request_headers_to_add", "request_headers_to_remove",
 			"most_specific_header_mutations_wins", "max_direct_response_body_size_bytes",
 			"ignore_port_in_host_matching", "typed_per_filter_config"),
 		protofields.Ignore("a route whose cluster is missing waits for it, then answers as cluster_not_found_response_code "+
 			"says; the clusters of the bootstrap are checked", "validate_clusters=false"),
 		protofields.Ignore(onlyData, "metadata"),
-		protofields.Refuse("virtual hosts on demand are not supported", "vhds"),
 		protofields.Refuse("cluster specifier plug-ins are not supported", "cluster_specifier_plugins"),
 		protofields.Refuse(noMirror, "request_mirror_policies"),
 		protofields.Refuse(noSpecifiers, "route_specifiers"),
@@ -180,13 +185,12 @@ func addRouteFields(t *protofields.Table) {
 		protofields.Honour("name", "domains", "routes", "require_tls", "request_headers_to_add",
 			"request_headers_to_remove", "response_headers_to_add", "response_headers_to_remove",
 			"typed_per_filter_config", "include_request_attempt_count", "include_attempt_count_in_response",
-			"retry_policy"),
+			"retry_policy", "cors"),
 		protofields.Ignore(noRouteStats, "virtual_clusters"),
 		protofields.Ignore(onlyData, "metadata"),
 		protofields.Ignore(retryBuffer, "per_request_buffer_limit_bytes", "request_body_buffer_limit"),
 		protofields.Refuse("matcher trees are not supported; use routes", "matcher"),
 		protofields.Refuse(noRateLimit, "rate_limits"),
-		protofields.Refuse(noCORS, "cors"),
 		protofields.Refuse("retry policy plug-ins are not supported; use retry_policy", "retry_policy_typed_config"),
 		protofields.Refuse(noHedging, "hedge_policy={}"),
 		protofields.Refuse("x-envoy-is-timeout-retry is not supported", "include_is_timeout_retry_header"),

@@ -105,6 +105,9 @@ func (s *scope) weightedClusters(p *at, a *mesh.RouteAction, m *routev3.Weighted
 			PerFilter:   s.perFilter(cp, c.GetTypedPerFilterConfig(), nil),
 			HostRewrite: c.GetHostRewriteLiteral(),
 		}
+		if prefix := m.GetRuntimeKeyPrefix(); prefix != "" {
+			w.Runtime = s.key(prefix + "." + w.Name)
+		}
 		if w.Name == "" {
 			s.errorf(cp.field("name"), isRequired)
 		}
@@ -239,7 +242,7 @@ func addRouteActionFields(t *protofields.Table) {
 		protofields.Honour("cluster", "cluster_header", "weighted_clusters", "cluster_not_found_response_code",
 			"prefix_rewrite", "regex_rewrite", "host_rewrite_literal", "auto_host_rewrite", "host_rewrite_header",
 			"host_rewrite_path_regex", "append_x_forwarded_host", "timeout", "idle_timeout", "retry_policy", "priority",
-			"upgrade_configs", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset"),
+			"upgrade_configs", "max_stream_duration", "max_grpc_timeout", "grpc_timeout_offset", "cors"),
 		protofields.Ignore(noHashing, "hash_policy"),
 		protofields.Ignore("rate limits are not supported", "include_vh_rate_limits"),
 		protofields.Ignore("stalled writes are bounded by the idle timeout", "flush_timeout"),
@@ -252,7 +255,6 @@ func addRouteActionFields(t *protofields.Table) {
 		protofields.Refuse("retry policy plug-ins are not supported; use retry_policy", "retry_policy_typed_config"),
 		protofields.Refuse(noMirror, "request_mirror_policies"),
 		protofields.Refuse(noRateLimit, "rate_limits"),
-		protofields.Refuse(noCORS, "cors"),
 		protofields.Refuse("internal redirects are not supported", "internal_redirect_policy",
 			"internal_redirect_action", "max_internal_redirects"),
 		protofields.Refuse(noHedging, "hedge_policy={}"))
@@ -260,8 +262,7 @@ func addRouteActionFields(t *protofields.Table) {
 	t.Add(&routev3.RouteAction_UpgradeConfig{}, protofields.Honour("upgrade_type", "enabled"),
 		protofields.Refuse("CONNECT is forwarded, not ended here", "connect_config"))
 	t.Add(&routev3.WeightedCluster{},
-		protofields.Honour("clusters", "total_weight"),
-		protofields.Ignore(noRuntime, "runtime_key_prefix"),
+		protofields.Honour("clusters", "total_weight", "runtime_key_prefix"),
 		protofields.Refuse("the choice is random", "header_name", "use_hash_policy=false"))
 	t.Add(&routev3.WeightedCluster_ClusterWeight{},
 		protofields.Honour("name", "weight", "request_headers_to_add", "request_headers_to_remove",

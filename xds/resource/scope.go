@@ -17,7 +17,7 @@ type Scope struct{ s scope }
 
 // Scope returns a Scope for one message.
 func (d *Decoder) Scope(kind mesh.ResourceKind, name string) *Scope {
-	return &Scope{scope{d: d, report: report{kind: kind, name: name}}}
+	return &Scope{scope{d: d.now(), report: report{kind: kind, name: name}}}
 }
 
 func place(path string) *at {

@@ -14,15 +14,18 @@ import (
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/testcert"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/resource"
 	"github.com/meshtap/meshtap/xds/resource/resourcetest"
 )
@@ -37,6 +40,10 @@ var kinds = map[string]struct {
 	"listener.yaml":  {resource.ListenerType, func() proto.Message { return &listenerv3.Listener{} }},
 	"route.yaml":     {resource.RouteType, func() proto.Message { return &routev3.RouteConfiguration{} }},
 	"cluster.yaml":   {resource.ClusterType, func() proto.Message { return &clusterv3.Cluster{} }},
+	"extension.yaml": {resource.ExtensionType, func() proto.Message { return &corev3.TypedExtensionConfig{} }},
+	"secret.yaml":    {resource.SecretType, func() proto.Message { return &tlsv3.Secret{} }},
+	"scope.yaml":     {resource.ScopeType, func() proto.Message { return &routev3.ScopedRouteConfiguration{} }},
+	"host.yaml":      {resource.HostType, func() proto.Message { return &routev3.VirtualHost{} }},
 	"endpoints.yaml": {resource.EndpointsType, func() proto.Message { return &endpointv3.ClusterLoadAssignment{} }},
 }
 
@@ -104,10 +111,14 @@ func setOptions(t *testing.T, opt *resource.Options, text string) {
 			opt.RejectUnknown = true
 		case "accept-observational":
 			opt.AcceptObservational = true
+		case "secret":
+			opt.Secrets = map[string]mesh.SecretType{value: mesh.SecretCertificate}
+		case "delta-ads":
+			opt.DeltaADS = true
 		case "control-plane":
 			opt.ControlPlane = append(opt.ControlPlane, value)
-		case "connections":
-			opt.ListenerConnections = map[string]int{value: 7}
+		case "runtime":
+			opt.Runtime = runtimeKeys{}
 		default:
 			t.Fatalf("unknown option %q", line)
 		}
@@ -154,6 +165,15 @@ func decode(t *testing.T, opt resource.Options, f txtar.File) string {
 	if len(got.Refs.RouteTables)+len(got.Refs.Clusters) > 0 || got.Refs.Endpoints != "" {
 		fmt.Fprintf(&out, "refs: route tables %v, clusters %v, endpoints %q\n",
 			shown(got.Refs.RouteTables), got.Refs.Clusters, got.Refs.Endpoints)
+	}
+	for _, ref := range got.Refs.Parts {
+		fmt.Fprintf(&out, "%v: %s %s\n", ref.Kind, ref.Types, shown([]string{ref.Key})[0])
+	}
+	for _, key := range shown(got.Refs.Scopes) {
+		fmt.Fprintf(&out, "scopes of %q\n", key)
+	}
+	if got.Refs.HostSet != "" {
+		fmt.Fprintf(&out, "virtual hosts of %q\n", shown([]string{got.Refs.HostSet})[0])
 	}
 	for _, src := range got.Refs.Sources {
 		fmt.Fprintf(&out, "source %s\n", src.ID)

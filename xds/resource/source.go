@@ -3,6 +3,7 @@
 package resource
 
 import (
+	"crypto/tls"
 	"hash/fnv"
 	"slices"
 	"strconv"
@@ -53,6 +54,10 @@ type Source struct {
 	NodeOnFirstOnly bool
 	// Metadata is added to the stream's headers.
 	Metadata []Header
+	// Secure says how TLS is spoken to Target, nil for plain text. Tokens are headers that say who we are, nil for none. Both
+	// read the files of the credentials anew with each call.
+	Secure func() (*tls.Config, error)
+	Tokens func() ([]Header, error)
 	// MaxMessageBytes bounds a response; 0 leaves it to the default.
 	MaxMessageBytes int
 	// RefreshDelay is the time between two polls, and RequestTimeout bounds one. They are of REST.
@@ -226,6 +231,7 @@ func (s *scope) grpc(p *at, src *Source, m *corev3.ApiConfigSource) {
 	}
 	if g.GetGoogleGrpc() != nil {
 		src.Target = g.GetGoogleGrpc().GetTargetUri()
+		s.credentials(gp.field("google_grpc"), src, g.GetGoogleGrpc())
 		return
 	}
 	src.Cluster = g.GetEnvoyGrpc().GetClusterName()
@@ -240,7 +246,7 @@ func (s *scope) controlPlane(p *at, name string) {
 	if name == "" || s.report.kind == mesh.KindBootstrap || slices.Contains(s.d.opt.ControlPlane, name) {
 		return
 	}
-	s.errorf(p, "names the cluster %q, which is none of those that the bootstrap has, with their addresses and without TLS: %s", name, orNone(s.d.opt.ControlPlane))
+	s.errorf(p, "names the cluster %q, which is none of those that the bootstrap has, with their addresses: %s", name, orNone(s.d.opt.ControlPlane))
 }
 
 func orNone(names []string) string {
@@ -292,9 +298,10 @@ func addGRPCFields(t *protofields.Table) {
 		protofields.Ignore(again, "retry_policy"),
 		protofields.Ignore("no x-envoy-* headers are sent", "skip_envoy_headers"))
 	t.Add(&corev3.GrpcService_GoogleGrpc{},
-		protofields.Honour("target_uri"),
+		protofields.Honour("target_uri", "channel_credentials", "call_credentials", "credentials_factory_name"),
 		protofields.Ignore("there are no statistics by gRPC client", "stat_prefix"),
 		protofields.Ignore("gRPC's own limits apply", "per_stream_buffer_limit_bytes", "channel_args"),
-		protofields.Refuse("TLS and credentials are not supported yet", "channel_credentials",
-			"channel_credentials_plugin", "call_credentials", "call_credentials_plugin", "credentials_factory_name", "config"))
+		protofields.Refuse("plugins of credentials are not supported; use channel_credentials and call_credentials",
+			"channel_credentials_plugin", "call_credentials_plugin", "config"))
+	addCredentialFields(t)
 }

@@ -87,8 +87,12 @@ func (s *scope) upstreamTLS(p *at, m *tlsv3.UpstreamTlsContext) *mesh.TLSContext
 	c := s.commonTLS(cp, m.GetCommonTlsContext())
 	c.SNI = m.GetSni()
 	c.SessionKeys = int(uint32Or(m.GetMaxSessionKeys(), defaultSessionKeys))
-	if len(c.Certificates) > 1 {
-		s.errorf(cp.field("tls_certificates"), "a cluster has one certificate at most")
+	for field, n := range map[string]int{
+		"tls_certificates": len(c.Certificates), "tls_certificate_sds_secret_configs": len(c.CertificateSecrets),
+	} {
+		if n > 1 {
+			s.errorf(cp.field(field), "a cluster has one certificate at most")
+		}
 	}
 	if strings.ContainsAny(c.SNI, " \t\r\n\x00:/") {
 		s.errorf(p.field("sni"), "%q is not a host name", c.SNI)
@@ -108,13 +112,16 @@ func (s *scope) commonTLS(p *at, m *tlsv3.CommonTlsContext) *mesh.TLSContext {
 		}
 	}
 	for i, cert := range m.GetTlsCertificates() {
+		s.unwatched(p.item("tls_certificates", i), cert.GetWatchedDirectory())
 		if x := s.certificate(p.item("tls_certificates", i), cert); x != nil {
 			c.Certificates = append(c.Certificates, x)
 		}
 	}
 	if v := m.GetValidationContext(); v != nil {
+		s.unwatched(p.field("validation_context"), v.GetWatchedDirectory())
 		c.Validation = s.validation(p.field("validation_context"), v)
 	}
+	s.secretKeys(p, c, m)
 	s.tlsParams(p.field("tls_params"), c, m.GetTlsParams())
 	return c
 }
@@ -248,7 +255,6 @@ func (s *scope) autoSNI(p *at, m *clusterv3.Cluster, secure bool) {
 }
 
 const (
-	noSDS      = "secrets over SDS are not supported yet; use tls_certificates and validation_context"
 	noProvider = "certificate providers are not supported; use tls_certificates and validation_context"
 )
 
@@ -270,9 +276,8 @@ func addTLSFields(t *protofields.Table) {
 		protofields.Refuse("set sni; the server name is that of the cluster", "auto_host_sni=false", "auto_sni_san_validation=false"),
 		protofields.Refuse("the key usage of certificates is not looked at; leave it out", "enforce_rsa_key_usage=false"))
 	t.Add(&tlsv3.CommonTlsContext{},
-		protofields.Honour("tls_params", "tls_certificates", "validation_context", "alpn_protocols"),
-		protofields.Refuse(noSDS, "tls_certificate_sds_secret_configs", "validation_context_sds_secret_config",
-			"combined_validation_context"),
+		protofields.Honour("tls_params", "tls_certificates", "validation_context", "alpn_protocols",
+			"tls_certificate_sds_secret_configs", "validation_context_sds_secret_config", "combined_validation_context"),
 		protofields.Refuse(noProvider, "tls_certificate_provider_instance", "tls_certificate_certificate_provider",
 			"tls_certificate_certificate_provider_instance", "validation_context_certificate_provider",
 			"validation_context_certificate_provider_instance"),
@@ -284,9 +289,8 @@ func addTLSFields(t *protofields.Table) {
 		protofields.Refuse("the signature algorithms are not a choice; leave it out", "signature_algorithms"),
 		protofields.Refuse("compliance policies are not supported; name the suites and curves", "compliance_policies"))
 	t.Add(&tlsv3.TlsCertificate{},
-		protofields.Honour("certificate_chain", "private_key"),
+		protofields.Honour("certificate_chain", "private_key", "watched_directory"),
 		protofields.Refuse("use certificate_chain and private_key", "pkcs12"),
-		protofields.Refuse("files are read once, with the resource that names them", "watched_directory"),
 		protofields.Refuse("private key providers are not supported", "private_key_provider"),
 		protofields.Refuse("encrypted keys are not supported", "password"),
 		protofields.Refuse("OCSP stapling is not supported", "ocsp_staple"),

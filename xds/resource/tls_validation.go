@@ -16,14 +16,21 @@ import (
 // validation reads which certificates are good. There is always an authority: without one nothing would be verified,
 // whatever else is said.
 func (s *scope) validation(p *at, m *tlsv3.CertificateValidationContext) *mesh.TLSValidation {
-	v := &mesh.TLSValidation{}
 	if m.GetTrustedCa() == nil {
 		s.errorf(p.field("trusted_ca"), "is required: without it no certificate is verified")
-		return v
+		return &mesh.TLSValidation{}
 	}
-	cp := p.field("trusted_ca")
-	if b := s.dataSource(cp, m.GetTrustedCa(), maxCertificateBytes); b != nil {
-		v.Roots = s.authorities(cp, b)
+	return s.partOfValidation(p, m)
+}
+
+// partOfValidation reads the same of what a secret completes: the authority may be the secret's.
+func (s *scope) partOfValidation(p *at, m *tlsv3.CertificateValidationContext) *mesh.TLSValidation {
+	v := &mesh.TLSValidation{}
+	if m.GetTrustedCa() != nil {
+		cp := p.field("trusted_ca")
+		if b := s.dataSource(cp, m.GetTrustedCa(), maxCertificateBytes); b != nil {
+			v.Roots = s.authorities(cp, b)
+		}
 	}
 	for i, sm := range m.GetMatchTypedSubjectAltNames() {
 		mp := p.item("match_typed_subject_alt_names", i)
@@ -88,10 +95,9 @@ func (s *scope) sanMatch(p *at, m *matcherv3.StringMatcher) mesh.StringMatch {
 
 func addTLSValidationFields(t *protofields.Table) {
 	t.Add(&tlsv3.CertificateValidationContext{},
-		protofields.Honour("trusted_ca", "match_typed_subject_alt_names", "match_subject_alt_names"),
+		protofields.Honour("trusted_ca", "match_typed_subject_alt_names", "match_subject_alt_names", "watched_directory"),
 		protofields.Refuse(noProvider, "ca_certificate_provider_instance"),
 		protofields.Refuse("the authorities of the system are not read; use trusted_ca", "system_root_certs"),
-		protofields.Refuse("files are read once, with the resource that names them", "watched_directory"),
 		protofields.Refuse("certificates are verified by trusted_ca", "verify_certificate_spki", "verify_certificate_hash"),
 		protofields.Refuse("signed certificate timestamps are not looked at", "require_signed_certificate_timestamp=false"),
 		protofields.Refuse("lists of revoked certificates are not looked at", "crl"),

@@ -132,6 +132,9 @@ func (s *scope) extension(p *at, c registry.Category, name string, a *anypb.Any,
 		s.notef(p, "%s is accepted and does nothing here", t.name)
 	}
 	s.clusters = append(s.clusters, parsed.Clusters...)
+	if c, ok := parsed.Config.(tunable); ok && s.d.opt.Runtime != nil {
+		parsed.Config = c.WithRuntime(s.d.opt.Runtime)
+	}
 	return mesh.Extension{Name: name, TypeURL: t.name, Config: parsed.Config}, true
 }
 

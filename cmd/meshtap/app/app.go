@@ -26,8 +26,10 @@ import (
 	"github.com/meshtap/meshtap/discovery/dns"
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/hub"
+	"github.com/meshtap/meshtap/internal/als"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/internal/stats"
+	"github.com/meshtap/meshtap/internal/sys"
 	"github.com/meshtap/meshtap/internal/version"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy"
@@ -56,10 +58,18 @@ type Options struct {
 	Quiet time.Duration
 	// KeepOnEmpty keeps the last configuration when one response would remove all of a type.
 	KeepOnEmpty bool
+	// Cache is the directory where the last good configuration is kept to start from, "" for none, and CacheAge how old it may
+	// be; 0 is the default.
+	Cache    string
+	CacheAge time.Duration
+	// CSDS is where the client status discovery service is served, unix:/path or a loopback address; "" leaves it out.
+	CSDS string
 	// NoTap leaves the event tap out where the bootstrap does not configure one.
 	NoTap bool
 	// Info is what /server_info says of the command line.
 	Info admin.CommandLineOptions
+	// LogForm takes the form of the log that the bootstrap gives; nil where there is nowhere to take it.
+	LogForm *LogForm
 	// RestartEpoch is what --restart-epoch says.
 	RestartEpoch int
 	// Accelerate says which local connections the kernel is to splice; nil leaves all to TCP.
@@ -77,8 +87,12 @@ type App struct {
 	stats   *stats.Registry
 	numbers *metrics.Server
 	files   *accesslog.Files
+	logs    *als.Clients // of access log services
 	hub     *hub.Hub
 	tap     *eventtap.Tap // nil where there is none
+	// tapKey is the key of the tap's configuration where that comes from a control plane, and taps the last that came.
+	tapKey  string
+	taps    chan eventtap.Config // one place
 	server  *proxy.Server
 	manager *xds.Manager
 	admin   *admin.Server // nil where there is none
@@ -102,17 +116,20 @@ func (e ConfigError) Unwrap() error { return e.error }
 // New reads the bootstrap and puts the proxy together, without serving anything yet. log writes at level, which can be
 // changed while it runs.
 func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
-	a := &App{opt: opt, log: log, level: level, started: time.Now(), quit: make(chan string, 1), ending: make(chan struct{})}
+	a := &App{opt: opt, log: log, level: level, started: time.Now(), quit: make(chan string, 1), ending: make(chan struct{}), taps: make(chan eventtap.Config, 1)}
 	a.ext = NewExtensions(os.Stdout)
-	opt.Bootstrap.Parsers = a.ext.Parsers()
+	opt.Bootstrap.Parsers, opt.Bootstrap.Runtime = a.ext.Parsers(), a.ext.Runtime
 	var err error
 	if a.cfg, err = bootstrap.Load(opt.Bootstrap); err != nil {
 		return nil, ConfigError{err}
 	}
+	if a.cfg.LogForm != nil && opt.LogForm != nil {
+		opt.LogForm.Set(a.cfg.LogForm)
+	}
 	for _, w := range a.cfg.Warnings {
 		log.Warn("bootstrap", zap.String("file", w.File), zap.Int("line", w.Line), zap.String("path", w.Path), zap.String("what", w.Message))
 	}
-	a.stats = stats.NewRegistry(stats.Options{})
+	a.stats = stats.NewRegistry(stats.Options{Naming: a.cfg.Stats})
 	a.numbers = metrics.NewServer(a.stats, func() time.Duration { return time.Since(a.started) })
 	a.numbers.Set(metrics.ServerConcurrency, int64(runtime.GOMAXPROCS(0)))
 	a.numbers.Set(metrics.ServerHotRestartEpoch, int64(opt.RestartEpoch))
@@ -122,6 +139,7 @@ func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
 			a.numbers.Add(0, metrics.ServerStaticUnknownFields, int64(r.Unknown))
 		}
 	}
+	a.cfg.Runtime.Publish(a.stats)
 	a.setState(admin.PreInitializing)
 	a.files = accesslog.NewFiles(accesslog.Options{Logger: log, Stats: a.stats})
 	key := make([]byte, 32)
@@ -141,6 +159,9 @@ func (a *App) make() error {
 	if err := a.makeTap(); err != nil {
 		return ConfigError{err}
 	}
+	if err := a.makeServices(); err != nil {
+		return err
+	}
 	if a.opt.Accelerate != nil {
 		a.accelerate() // before the first listener
 	}
@@ -159,7 +180,14 @@ func (a *App) makeTap() error {
 	cfg := eventtap.Config{Memory: eventtap.DefaultMemory}
 	found := false
 	for _, e := range a.cfg.Extensions {
-		if c, ok := e.Config.(eventtap.Config); ok {
+		config := e.Config
+		if e.Discovery != nil {
+			config = e.Discovery.Default.Config
+		}
+		if c, ok := config.(eventtap.Config); ok {
+			if e.Discovery != nil {
+				a.tapKey = e.Discovery.Key
+			}
 			if found {
 				return errors.New("bootstrap_extensions: there may be one event tap, with several sinks")
 			}
@@ -215,15 +243,16 @@ func (a *App) makeServer() error {
 		ListenerFilters: registry.Builders(a.ext.ListenerFilters),
 		HTTPFilters:     registry.Builders(a.ext.HTTPFilters),
 		Policies:        registry.Builders(a.ext.Policies),
+		Demand:          func(hostSet, host string) bool { return a.manager.Demand(hostSet, host) }, // requests come after it is made
 		Logs: func(l []mesh.AccessLog) (proxy.Logs, error) {
-			return accesslog.New(l, loggers, accesslog.Deps{Files: a.files, Env: env})
+			return accesslog.New(l, loggers, accesslog.Deps{Files: a.files, Services: a.logs, Env: env})
 		},
 	}
 	if a.tap != nil {
 		deps.Observers = append(deps.Observers, a.tap)
 	}
 	a.server, err = proxy.New(proxy.Config{
-		MaxConnections: a.cfg.Connections, DrainTime: a.opt.DrainTime, Hostname: host,
+		MaxConnections: a.cfg.Connections, MaxConnectionsRuntime: a.cfg.ConnectionsRuntime, DrainTime: a.opt.DrainTime, Hostname: host,
 	}, deps)
 	if err != nil {
 		return err
@@ -235,10 +264,11 @@ func (a *App) makeServer() error {
 func (a *App) makeManager() error {
 	cfg := xds.FromBootstrap(a.cfg)
 	cfg.KeepOnEmpty = a.opt.KeepOnEmpty
+	cfg.Cache = xds.Cache{Dir: a.opt.Cache, MaxAge: a.opt.CacheAge, Node: a.cfg.Node.ID}
 	log := a.log.Named("xds")
 	deps := xds.Deps{
 		Log: log, Decoder: resource.New(a.cfg.Resource), DNS: dns.New(dns.Config{}, log.Named("dns")),
-		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Notifier: a, Stats: a.stats,
+		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Answered: a.server.Answered, SetSecret: a.server.SetSecret, SetExtension: a.setExtension, Notifier: a, Stats: a.stats, Runtime: a.cfg.Runtime,
 		Unknown: func(n int) { a.numbers.Add(0, metrics.ServerDynamicUnknownFields, int64(n)) },
 	}
 	streams := xds.NewStreams(a.cfg, log)
@@ -296,9 +326,20 @@ func (a *App) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	if a.opt.CSDS != "" {
+		serve, err := a.manager.ServeStatus(ctx, xds.StatusConfig{
+			Address: a.opt.CSDS, Node: a.cfg.NodeProto, Started: a.started, Redactor: a.secret, Log: a.log.Named("csds"),
+		})
+		if err != nil {
+			return err
+		}
+		a.wg.Go(serve)
+	}
 	a.setState(admin.Initializing)
 	ended := make(chan error, 1)
 	a.wg.Go(func() { ended <- a.manager.Run(ctx) })
+	a.wg.Go(func() { a.watchCertificates(ctx) })
+	a.wg.Go(func() { a.reconfigureTap(ctx) })
 	return a.wait(ctx, signals, ended)
 }
 
@@ -311,6 +352,10 @@ func (a *App) wait(ctx context.Context, signals <-chan os.Signal, ended <-chan e
 			ready = nil
 			a.live()
 		case err := <-ended:
+			if err == nil && ctx.Err() != nil {
+				ended = nil // it has ended with ctx, which comes next
+				continue
+			}
 			if err == nil {
 				err = errors.New("the configuration manager has stopped")
 			}
@@ -343,6 +388,7 @@ func (a *App) live() {
 	a.Notify(&mesh.Notice{Kind: mesh.NoticeStart, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
 		Version: version.Get().String(), Reason: "initialized",
 	}})
+	sys.DropText() // what only the start needed
 }
 
 // drain lets clients leave while it goes on accepting, and returns when none is left, the drain time is over, or another
@@ -400,6 +446,9 @@ func (a *App) close() {
 			a.log.Warn("the event tap did not deliver everything", zap.Error(err))
 		}
 	}
+	if a.logs != nil {
+		a.logs.Close()
+	}
 	a.files.Close()
 }
 
@@ -443,7 +492,12 @@ func logNotice(log *zap.Logger, n *mesh.Notice) {
 		log.Info([...]string{mesh.NoticeStart: "started", mesh.NoticeDrain: "draining", mesh.NoticeStop: "stopped"}[n.Kind],
 			zap.String("reason", n.Lifecycle.Reason), zap.Int64("connections", n.Lifecycle.Connections))
 	}
-	// What became of configuration is logged by xds itself.
+	// What became of configuration, and of secrets, is logged by xds itself.
+	if n.Kind == mesh.NoticeCertificateExpiring {
+		c := n.Certificate
+		log.Warn("the time of a certificate is nearly over", zap.String("secret", c.Secret), zap.String("resource", c.Resource),
+			zap.String("subject", c.Subject), zap.String("serial", c.Serial), zap.Time("not_after", time.Unix(0, c.NotAfter).UTC()))
+	}
 }
 
 var healthNames = [...]string{"unknown", "healthy", "unhealthy", "draining", "timeout", "degraded"}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/meshtap/meshtap/eventtap"
+	"github.com/meshtap/meshtap/eventtap/sink/als"
 	"github.com/meshtap/meshtap/eventtap/sink/file"
 	"github.com/meshtap/meshtap/eventtap/sink/kafka"
 	"github.com/meshtap/meshtap/eventtap/sink/nats"
@@ -15,18 +16,25 @@ import (
 	"github.com/meshtap/meshtap/eventtap/sink/zeromq"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/lb"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/accesslog"
 	"github.com/meshtap/meshtap/proxy/filter"
+	"github.com/meshtap/meshtap/proxy/filter/cors"
+	"github.com/meshtap/meshtap/proxy/filter/fault"
 	"github.com/meshtap/meshtap/proxy/filter/grpchttp1bridge"
 	"github.com/meshtap/meshtap/proxy/filter/grpcstats"
 	"github.com/meshtap/meshtap/proxy/filter/grpcweb"
+	"github.com/meshtap/meshtap/proxy/filter/ondemand"
 	"github.com/meshtap/meshtap/proxy/inspect"
+	"github.com/meshtap/meshtap/xds/layered"
 )
 
 // Extensions is THE table: every extension that this program knows, each row with the side that reads its configuration
 // and the side that makes something of it. Nothing registers itself; what is not here does not exist, and a configuration
 // that names it is refused with the list of what there is.
 type Extensions struct {
+	// Runtime holds the values of the keys that configurations name.
+	Runtime         *layered.Runtime
 	ListenerFilters []registry.Row[inspect.Build]
 	HTTPFilters     []registry.Row[filter.Builder]
 	Policies        []registry.Row[lb.Builder]
@@ -41,9 +49,11 @@ type Extensions struct {
 
 // NewExtensions returns the table. out is where events go that are to go to standard output.
 func NewExtensions(out io.Writer) *Extensions {
+	keys := layered.New()
 	e := &Extensions{
+		Runtime:         keys,
 		ListenerFilters: inspect.Rows(),
-		HTTPFilters:     httpFilters(),
+		HTTPFilters:     httpFilters(keys),
 		Policies:        lb.Rows(),
 		AccessLogs:      accesslog.Rows(),
 		Core:            core(),
@@ -55,16 +65,20 @@ func NewExtensions(out io.Writer) *Extensions {
 	e.Sinks = append(e.Sinks, rabbitmq.Rows()...)
 	e.Sinks = append(e.Sinks, zeromq.Rows()...)
 	e.Sinks = append(e.Sinks, webhook.Rows()...)
+	e.Sinks = append(e.Sinks, als.Rows()...)
 	e.Tap, e.TapPolicies = eventtap.Rows(e.Sinks), eventtap.PolicyRows()
 	return e
 }
 
 // httpFilters are those before the router, which is a Core row.
-func httpFilters() []registry.Row[filter.Builder] {
+func httpFilters(keys mesh.Runtime) []registry.Row[filter.Builder] {
 	var rows []registry.Row[filter.Builder]
 	rows = append(rows, grpcstats.Rows()...)
 	rows = append(rows, grpcweb.Rows()...)
-	return append(rows, grpchttp1bridge.Rows()...)
+	rows = append(rows, grpchttp1bridge.Rows()...)
+	rows = append(rows, ondemand.Rows()...)
+	rows = append(rows, cors.Rows(keys)...)
+	return append(rows, fault.Rows(keys)...)
 }
 
 // Parsers returns the reading side of the table, for xds.

@@ -5,6 +5,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -41,15 +42,15 @@ func (a *App) makeAdmin() {
 	}
 	v := admin.Views{
 		Ready: a.ready, ServerInfo: a.serverInfo, Clusters: a.clusters, Listeners: a.listeners,
-		ConfigDump: a.configDump, InitDump: a.initDump, Runtime: func() *admin.Runtime { return &admin.Runtime{} },
+		ConfigDump: a.configDump, Certificates: a.certificates, InitDump: a.initDump, Runtime: a.runtime, ModifyRuntime: a.modifyRuntime,
 		Loggers: a.loggers, SetLogger: a.setLogger,
 		DrainListeners: a.drainListeners, HealthCheck: a.unwell.Store, ReopenLogs: a.files.Reopen,
-		Quit: func() { a.endWith("quitquitquit") }, Circuits: a.circuits, XDS: a.xds,
+		Quit: func() { a.endWith("quitquitquit") }, Circuits: a.circuits, XDS: a.xds, History: a.history, Rollback: a.rollback, Release: a.release,
 	}
 	if a.hub != nil {
 		v.Events = a.events
 	}
-	a.admin = admin.New(admin.Config{Address: addr, Mode: mode, Exposed: exposed}, v, admin.Deps{Stats: a.stats, Log: a.log.Named("admin")})
+	a.admin = admin.New(admin.Config{Address: addr, Mode: mode, Exposed: exposed, FlushInterval: a.cfg.StatsInterval}, v, admin.Deps{Stats: a.stats, Log: a.log.Named("admin")})
 }
 
 func (a *App) startAdmin(ctx context.Context) error {
@@ -83,6 +84,10 @@ func (a *App) ready() (admin.State, []string) {
 	switch {
 	case err != nil:
 		return admin.PreInitializing, []string{"the configuration manager"}
+	case s.Ready && s.Held != "":
+		return admin.Live, []string{s.Held}
+	case s.Ready && !s.Saved.IsZero():
+		return admin.Live, []string{"with the configuration saved at " + s.Saved.UTC().Format(time.RFC3339) + ": its source has not answered since the start"}
 	case s.Ready:
 		return admin.Live, nil
 	}
@@ -106,6 +111,11 @@ func (a *App) initDump() []admin.Unready {
 	var out []admin.Unready
 	for _, w := range s.Warming {
 		out = append(out, admin.Unready{Name: fmt.Sprintf("%s %s", w.Kind, w.Name), Targets: w.For})
+	}
+	for _, t := range s.Types {
+		if t.Asked && !t.Responded {
+			out = append(out, admin.Unready{Name: "first response", Targets: []string{fmt.Sprintf("%s from %s", t.Kind, t.Source)}})
+		}
 	}
 	return out
 }
@@ -166,9 +176,6 @@ func (a *App) listeners() []admin.Listener {
 }
 
 func (a *App) configDump(q admin.DumpQuery) (func(io.Writer) error, error) {
-	if q.Mask != "" {
-		return nil, &admin.Error{Status: 400, Msg: "mask is not supported; use resource= and name_regex="}
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), ask)
 	defer cancel()
 	in, err := a.manager.Dump(ctx)
@@ -176,12 +183,16 @@ func (a *App) configDump(q admin.DumpQuery) (func(io.Writer) error, error) {
 		return nil, &admin.Error{Status: 503, Msg: "the configuration manager does not answer: " + err.Error()}
 	}
 	in.Bootstrap, in.Started = a.cfg.Bootstrap, a.started
+	b, err := dump.Render(in, dump.Options{Endpoints: q.EDS, Name: q.Name, Part: q.Resource, Mask: q.Mask, Redactor: a.secret})
+	var query *dump.QueryError
+	if errors.As(err, &query) {
+		return nil, &admin.Error{Status: query.Status, Msg: query.Msg}
+	}
+	if err != nil {
+		return nil, err
+	}
 	return func(w io.Writer) error {
-		b, err := dump.Render(in, dump.Options{Endpoints: q.EDS, Name: q.Name, Part: q.Resource, Redactor: a.secret})
-		if err != nil {
-			return err
-		}
-		_, err = w.Write(b)
+		_, err := w.Write(b)
 		return err
 	}, nil
 }
@@ -299,7 +310,7 @@ func (a *App) xds() *admin.XDS {
 	if err != nil {
 		return &admin.XDS{}
 	}
-	out := &admin.XDS{ControlPlane: controlPlane(s), Connected: s.Connected, Since: s.Since}
+	out := &admin.XDS{ControlPlane: controlPlane(s), Connected: s.Connected, Since: s.Since, Saved: s.Saved, Degraded: s.Degraded, Held: s.Held}
 	seen := map[mesh.ResourceKind]bool{}
 	for _, t := range s.Types {
 		v := typeView(t, s)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -14,6 +13,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/meshtap/meshtap/eventtap/consume"
+	"github.com/meshtap/meshtap/eventtap/consume/stream"
 )
 
 // BusConfig says where an event bus is and how to log in.
@@ -26,19 +28,16 @@ type BusConfig struct {
 }
 
 const (
-	defaultStream  = "MESHTAP"
-	defaultSubject = "meshtap.events.>"
-	dialTime       = 5 * time.Second
-	// idleTime is how long the server keeps a reader's place after it has gone.
-	idleTime = 30 * time.Second
+	// dialTime is what package source waits for a server.
+	dialTime = 5 * time.Second
 )
 
 func (c *BusConfig) setDefaults() {
 	if c.Stream == "" {
-		c.Stream = defaultStream
+		c.Stream = stream.DefaultStream
 	}
 	if c.Subject == "" {
-		c.Subject = defaultSubject
+		c.Subject = stream.DefaultSubject
 	}
 }
 
@@ -69,59 +68,28 @@ func where(urls string) string {
 
 // Bus is a connection to an event bus. One goroutine uses it.
 type Bus struct {
-	cfg    BusConfig
-	conn   *nats.Conn
-	stream jetstream.Stream
+	cfg BusConfig
+	*stream.NATS
 }
 
 // OpenBus connects to the bus and finds the stream. Close it.
 func OpenBus(ctx context.Context, c BusConfig) (*Bus, error) {
-	opts := []nats.Option{
-		nats.Name("meshtap cli"), nats.Timeout(dialTime), nats.MaxReconnects(-1), nats.SetCustomDialer(dialer(ctx)),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the reader gets them as well
-	}
 	login, err := c.login()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := nats.Connect(c.URL, append(opts, login...)...)
-	if ctx.Err() != nil {
-		conn.Close()
+	n, err := stream.Open(ctx, c.URL, c.Stream, append(login, nats.Name("meshtap cli"))...)
+	var away *stream.ConnectError
+	switch {
+	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.As(err, &away):
+		return nil, c.unreachable(away.Err)
+	case err != nil:
+		return nil, c.failed(ctx, err)
 	}
-	if err != nil {
-		return nil, c.unreachable(err)
-	}
-	js, err := jetstream.New(conn)
-	if err == nil {
-		ask, cancel := context.WithTimeout(ctx, dialTime)
-		defer cancel()
-		var s jetstream.Stream
-		if s, err = js.Stream(ask, c.Stream); err == nil {
-			return &Bus{c, conn, s}, nil
-		}
-	}
-	conn.Close()
-	return nil, c.failed(ctx, err)
+	return &Bus{c, n}, nil
 }
-
-// dialer returns what connects to a server, and whose connections end with ctx also while the server says nothing.
-func dialer(ctx context.Context) nats.CustomDialer {
-	return dialFunc(func(network, address string) (net.Conn, error) {
-		d := net.Dialer{Timeout: dialTime}
-		conn, err := d.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		context.AfterFunc(ctx, func() { conn.Close() })
-		return conn, nil
-	})
-}
-
-type dialFunc func(network, address string) (net.Conn, error)
-
-// Dial implements nats.CustomDialer.
-func (f dialFunc) Dial(network, address string) (net.Conn, error) { return f(network, address) }
 
 func (c *BusConfig) login() ([]nats.Option, error) {
 	switch {
@@ -166,70 +134,16 @@ func (c *BusConfig) failed(ctx context.Context, err error) error {
 	return Errorf(ExitFailure, "the bus at %s: %v", where(c.URL), err)
 }
 
-// Close disconnects.
-func (b *Bus) Close() { b.conn.Close() }
-
-// Last returns the number of the stream's last message, as it was when the bus was opened.
-func (b *Bus) Last() uint64 { return b.stream.CachedInfo().State.LastSeq }
-
-// Start is where reading begins: at the first message of a time, with the newest messages, behind a message, or, as the
-// zero value, with what comes from now on.
-type Start struct {
-	Since         time.Time
-	Newest, After uint64
-}
-
-// Message is one message of the stream, with one event or a batch of them.
-type Message struct {
-	// Seq is its number in the stream, Stored when it was put there.
-	Seq    uint64
-	Stored time.Time
-	// Type is the media type that it is labelled with, "" where it is not.
-	Type string
-	Data []byte
-}
-
 // Read calls each for the messages from start on, until ctx ends, each returns an error, or, unless it follows, the end of
 // the stream as it was at the beginning is reached.
-func (b *Bus) Read(ctx context.Context, start Start, follow bool, each func(*Message) error) error {
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{b.cfg.Subject}, InactiveThreshold: idleTime}
-	switch last := b.Last(); {
-	case !start.Since.IsZero():
-		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &start.Since
-	case start.Newest > 0:
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, max(last, start.Newest)-start.Newest+1
-	case start.After > 0:
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, start.After+1
-	default:
-		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
+func (b *Bus) Read(ctx context.Context, start stream.Start, follow bool, each func(*consume.Message) error) error {
+	var own error // of each, which is told as it is
+	err := b.NATS.Read(ctx, b.cfg.Subject, start, follow, func(m *consume.Message) error {
+		own = each(m)
+		return own
+	})
+	if err == nil || own != nil {
+		return own
 	}
-	ask, cancel := context.WithTimeout(ctx, dialTime)
-	defer cancel()
-	c, err := b.stream.OrderedConsumer(ask, cfg)
-	if err != nil {
-		return b.cfg.failed(ctx, err)
-	}
-	left := c.CachedInfo().NumPending
-	if left == 0 && !follow {
-		return nil
-	}
-	messages, err := c.Messages()
-	if err != nil {
-		return b.cfg.failed(ctx, err)
-	}
-	defer messages.Stop()
-	for {
-		m, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return b.cfg.failed(ctx, err)
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return b.cfg.failed(ctx, err)
-		}
-		err = each(&Message{Seq: meta.Sequence.Stream, Stored: meta.Timestamp, Type: m.Headers().Get("Content-Type"), Data: m.Data()})
-		if left--; err != nil || left == 0 && !follow {
-			return err
-		}
-	}
+	return b.cfg.failed(ctx, err)
 }

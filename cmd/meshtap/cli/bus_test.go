@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/meshtap/meshtap/eventtap/consume"
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
@@ -90,7 +91,7 @@ func TestDecode(t *testing.T) {
 		{"an unknown form of events", "application/cloudevents+xml", []byte("<event/>"), "bad"},
 	} {
 		var got []string
-		Decode(&Message{Type: c.typ, Data: c.data}, func(e Event) {
+		consume.Decode(&consume.Message{Type: c.typ, Data: c.data}, func(e consume.Event) {
 			word := string(e.ID)
 			if e.Raw != nil {
 				word += "+raw"
@@ -117,7 +118,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, typ string, data []byte) {
 		n := 0
-		Decode(&Message{Type: typ, Data: data}, func(e Event) {
+		consume.Decode(&consume.Message{Type: typ, Data: data}, func(e consume.Event) {
 			n++
 			if len(e.JSON()) == 0 {
 				t.Errorf("an event without JSON: %q", data)

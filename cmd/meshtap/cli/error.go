@@ -37,7 +37,7 @@ func ExitCodes() []ExitCode {
 		{ExitUsage, "usage", "The command line, a variable or the context file cannot be meant."},
 		{ExitConfig, "config_invalid", "The bootstrap has errors. `serve`, `--mode validate` and `config validate` tell them alike."},
 		{ExitUnreachable, "not_reachable", "No proxy, or no bus, could be reached."},
-		{ExitProblems, "problems_found", "`status`: something is refused, waits, or is not connected. What was found is on standard output."},
+		{ExitProblems, "problems_found", "`status`: something is refused, waits, or is not connected; `config diff`: there are differences. What was found is on standard output."},
 		{ExitPartial, "partial_result", "Some proxies did not answer; what the others said is on standard output."},
 		{ExitTimeout, "timeout", "The time of `--timeout` is over."},
 		{ExitInterrupted, "interrupted", "An interrupt (Ctrl-C) or SIGTERM ended it. The proxy itself ends with 0 after it has drained."},

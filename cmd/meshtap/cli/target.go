@@ -119,6 +119,15 @@ func (t *Targets) Proxies() ([]Proxy, error) {
 	return c.Proxies, nil
 }
 
+// HasProxies reports whether there is a proxy to ask: one is named, or the context has one.
+func (t *Targets) HasProxies() (bool, error) {
+	if t.given("admin", !t.given("context", false)) {
+		return true, nil
+	}
+	c, err := t.load()
+	return err == nil && len(c.Proxies) > 0, err
+}
+
 // Named returns the proxies whose name or service is among the names; without names all.
 func Named(all []Proxy, names []string) ([]Proxy, error) {
 	if len(names) == 0 {

@@ -109,6 +109,7 @@ func (s *Server) parse(st *ServerStream, q *codec.Request) (bool, error) {
 	}
 	s.buf.Lo += size
 	s.tried, s.part = 0, nil
+	s.drained()
 	st.begin(s, q, f.close)
 	st.dec.hop = f.hop
 	return true, nil
@@ -143,6 +144,14 @@ func (s *Server) unshelve() {
 		s.part = s.part[:0]
 	}
 	makeRoom(s.buf)
+}
+
+// drained gives an empty buffer back: the answer may be waited for.
+func (s *Server) drained() {
+	if s.buf != nil && s.buf.Len() == 0 {
+		s.conn.Bufs().Put(s.buf)
+		s.buf = nil
+	}
 }
 
 // makeRoom makes room to read into behind what is in the buffer.
@@ -419,10 +428,7 @@ func (st *ServerStream) Sent() int64 { return st.sent }
 // Finish ends the stream and reports whether the connection can serve another: both messages ended, and neither side
 // asked to close.
 func (st *ServerStream) Finish() (keep bool) {
-	if s := st.s; s.buf != nil && s.buf.Len() == 0 {
-		s.conn.Bufs().Put(s.buf)
-		s.buf = nil
-	}
+	st.s.drained()
 	return st.ended && st.whole.Load() && !st.close && !st.tunnel
 }
 

@@ -16,6 +16,15 @@ type abuse struct {
 	priorities, windows       int
 }
 
+// Of these floods, Envoy has counters.
+var (
+	errEmptyFlood    = connError(EnhanceYourCalm, "too many empty DATA frames")
+	errPriorityFlood = connError(EnhanceYourCalm, "too many PRIORITY frames")
+	errWindowFlood   = connError(EnhanceYourCalm, "too many WINDOW_UPDATE frames")
+	errFlood         = connError(EnhanceYourCalm, "the peer does not read what it makes us send")
+	errControlFlood  = connError(EnhanceYourCalm, "the peer does not read the answers to its control frames")
+)
+
 // prematureAge is how old a stream has to be for its reset to be nobody's fault.
 const prematureAge = int64(time.Second)
 
@@ -81,7 +90,7 @@ func (a *abuse) data(empty bool) error {
 		return nil
 	}
 	if a.emptyData++; a.emptyData > a.cfg.EmptyData {
-		return connError(EnhanceYourCalm, "too many empty DATA frames")
+		return errEmptyFlood
 	}
 	return nil
 }
@@ -89,7 +98,7 @@ func (a *abuse) data(empty bool) error {
 // priority notes a PRIORITY frame.
 func (a *abuse) priority() error {
 	if a.priorities++; a.priorities > slack+a.cfg.Priorities*a.opened {
-		return connError(EnhanceYourCalm, "too many PRIORITY frames")
+		return errPriorityFlood
 	}
 	return nil
 }
@@ -97,7 +106,7 @@ func (a *abuse) priority() error {
 // window notes a WINDOW_UPDATE frame; sent is how many DATA frames were sent.
 func (a *abuse) window(sent int) error {
 	if a.windows++; a.windows > slack+2*a.opened+a.cfg.WindowUpdates*sent {
-		return connError(EnhanceYourCalm, "too many WINDOW_UPDATE frames")
+		return errWindowFlood
 	}
 	return nil
 }

@@ -86,6 +86,8 @@ func TestFloods(t *testing.T) {
 			return append(head(uint32(2*i+1), false), aFrame(frameWindowUpdate, 0, uint32(2*i+1), zeros[:4])...)
 		}, time.Microsecond, 5000, 600, 400},
 		{"malformed requests", true, func(i int) []byte { return aFrame(frameHeaders, 5, uint32(2*i+1), "\x82") }, time.Microsecond, 5000, 600, 400},
+		{"streams above the limit, SETTINGS never acknowledged", false, func(i int) []byte { return head(uint32(2*i+1), false) },
+			time.Microsecond, 5000, 1200, 1000},
 		{"a reset now and then", true, func(i int) []byte {
 			if i%3 == 0 {
 				return append(head(uint32(2*i+1), false), rst(uint32(2*i+1))...)
@@ -173,6 +175,7 @@ func TestHeaderBomb(t *testing.T) {
 			t.Parallel()
 			x := newWorld(t)
 			cfg := Defaults()
+			cfg.HeldHeads = 8 << 20 // the test keeps them all
 			s := newTarget(x, &cfg)
 			start := s.now
 			x.do(func(w *socket.Worker) {

@@ -23,6 +23,7 @@ type one struct {
 func (o *one) Open() (*ServerStream, *codec.Request) { return &o.st, &o.q }
 func (o *one) Serve(*socket.Worker, *ServerStream)   {}
 func (o *one) Drop(_ *ServerStream, why string)      { panic(why) }
+func (o *one) Refused()                              { panic("refused") }
 
 // requests makes header blocks of a request as our own client would send them one after the other.
 func requests() func(end bool) []byte {

@@ -7,8 +7,10 @@ import (
 	"io"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -149,6 +151,7 @@ func (cl *Client) headers(_ *socket.Worker, id uint32, p []byte, end bool) error
 		if cl.idle(id) {
 			return connError(ProtocolError, "HEADERS on an idle stream")
 		}
+		c.count(metrics.HTTP2HeadersNoStream)
 		if err := c.closed(id); err != nil {
 			return err
 		}
@@ -173,11 +176,7 @@ func (cl *Client) headers(_ *socket.Worker, id uint32, p []byte, end bool) error
 		bad = st.client.answer(&cl.resp, c.sec.length, end)
 	}
 	if bad != nil {
-		code := ProtocolError
-		if !bad.malformed {
-			code = EnhanceYourCalm
-		}
-		return c.streamError(id, st, code, &bad.ProtocolError)
+		return c.refuse(id, st, bad)
 	}
 	if end {
 		st.endHere()
@@ -246,6 +245,23 @@ func (cl *Client) put(st *ClientStream) {
 	if len(cl.free) < keep {
 		cl.free = append(cl.free, st)
 	}
+}
+
+// sectionSize is what a request's head counts against a limit of the server's (RFC 9113 section 6.5.2). The few fields that
+// are left out on the way are counted, too.
+func sectionSize(q *codec.Request) int {
+	const pseudo = len(":method") + len(":authority") + len(":scheme") + len(":path") + 4*32
+	const line = len(": \r\n")
+	return pseudo + len(q.Method) + len(q.Authority) + len(q.Scheme) + len(q.Path) + q.Header.Size() + (32-line)*q.Header.Len()
+}
+
+// errSection fails a request alone: the server would answer it with the same status, or reset it.
+var errSection = &mesh.Failure{
+	Kind: mesh.DownstreamProtocolError, Side: mesh.SideDownstream, Detail: "head_too_large_for_upstream",
+	Reply: &mesh.Reply{
+		Status: 431, Details: "head_too_large_for_upstream",
+		Body: "the request's headers are larger than the upstream takes",
+	},
 }
 
 // appendRequest appends the fields of a request's head (RFC 9113 section 8.3.1).

@@ -5,12 +5,14 @@ package h2
 import (
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
+	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/socket"
@@ -289,6 +291,41 @@ func TestClientTunnel(t *testing.T) {
 	})
 	p2.sync()
 	p2.expect()
+}
+
+// A request that is larger than the server takes fails alone, before anything of it is sent; the connection goes on.
+func TestClientHeaderListSize(t *testing.T) {
+	t.Parallel()
+	x := newWorld(t)
+	cfg := Defaults()
+	p, cl := x.toClient(t, &cfg, http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 300})
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		p.until("HEADERS 1 GET end")
+		p.headers(1, true, ":status", "200")
+	}()
+	for known := false; !known; runtime.Gosched() {
+		cl.conn.mu.Lock()
+		known = cl.peer.known
+		cl.conn.mu.Unlock()
+	}
+	x.do(func(w *socket.Worker) {
+		st, _ := cl.Reserve()
+		var r codec.Response
+		err := st.Call(w, request("GET", "/", "x-long", strings.Repeat("a", 200)), nil, &r)
+		var f *mesh.Failure
+		if !errors.As(err, &f) || f.Reply == nil || f.Reply.Status != 431 || f.Side != mesh.SideDownstream || f.Retry != mesh.RetryNever {
+			t.Errorf("%+v", err)
+		}
+		st.Abort()
+		st, _ = cl.Reserve()
+		if err := st.Call(w, request("GET", "/", "x-short", "a"), nil, &r); err != nil || r.Status != 200 {
+			t.Errorf("%v, %d", err, r.Status)
+		}
+		st.Release()
+	})
+	<-heard
 }
 
 // TestClientUpload: bodies in pieces and trailers go out; an answer that comes before the end does not lose the rest.

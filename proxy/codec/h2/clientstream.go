@@ -116,6 +116,9 @@ func (st *ClientStream) ready(w *socket.Worker, q *codec.Request) error {
 		if len(q.Upgrade) > 0 && !c.peer.protocol {
 			return errNoConnect
 		}
+		if c.peer.section > 0 && sectionSize(q) > c.peer.section {
+			return errSection
+		}
 		if err := st.awaitRoom(w); err != nil {
 			return err
 		}
@@ -158,7 +161,11 @@ func (st *ClientStream) await(w *socket.Worker) error {
 		return nil // there is room again, since the lock was given up
 	}
 	st.reader = w
-	err := st.awaitWrite(w, q)
+	n := len(st.rest)
+	if q == &c.forRoom {
+		n = 0
+	}
+	err := st.awaitPending(w, q, n)
 	if st.reader == w {
 		st.reader = nil
 	}

@@ -2,17 +2,23 @@
 
 package h2
 
-import "time"
+import (
+	"time"
+
+	"github.com/meshtap/meshtap/proxy/metrics"
+)
 
 // Config is what the connections of one side of the proxy have in common. It is immutable; see Defaults.
 type Config struct {
+	// Stats are the numbers of these connections; nil counts nothing.
+	Stats *metrics.HTTP2
 	// Streams bounds the streams that a client may have open at a time (server), or that are opened to a server that allows
 	// as many (client). A stream counts until whoever serves it has finished.
 	Streams int
 	// StreamWindow and ConnWindow are the bytes of bodies that the peer may send ahead, on a stream and in all. Neither is
 	// less than 65,535, with which connections begin.
 	StreamWindow, ConnWindow int
-	// HeldBytes bounds the bytes of bodies that wait to be read on all streams of a connection. Beyond it, streams that
+	// HeldBytes bounds the memory in which bodies wait to be read on all streams of a connection. Beyond it, streams that
 	// nobody has read from for StallGrace are reset, and the peer gets no more window until there is room again.
 	HeldBytes  int
 	StallGrace time.Duration
@@ -21,6 +27,9 @@ type Config struct {
 	// HeadBytes bounds a header section, as decoded and with 32 bytes for each field (RFC 9113 section 6.5.2), Fields the
 	// number of its fields, ValueBytes one value, TargetBytes the path. Cookies and fields that are dropped count, too.
 	HeadBytes, Fields, ValueBytes, TargetBytes int
+	// HeldHeads bounds what the heads of all requests that are served at a time count, each as for HeadBytes (server).
+	// Streams for which there might be no room are refused. It is at least eight times HeadBytes.
+	HeldHeads int
 	// TrailerBytes and Trailers bound a trailer section.
 	TrailerBytes, Trailers int
 	// Continuations bounds the CONTINUATION frames of one header block.
@@ -58,10 +67,13 @@ type Config struct {
 func Defaults() Config {
 	return Config{
 		Streams: 100, StreamWindow: 256 << 10, ConnWindow: 1 << 20, HeldBytes: 4 << 20, StallGrace: time.Second,
-		TableBytes: 4 << 10, HeadBytes: 60 << 10, Fields: 100, ValueBytes: 16 << 10, TargetBytes: 8 << 10,
+		TableBytes: 4 << 10, HeadBytes: 60 << 10, HeldHeads: 2 << 20, Fields: 100, ValueBytes: 16 << 10, TargetBytes: 8 << 10,
 		TrailerBytes: 8 << 10, Trailers: 20, Continuations: 5,
 		Resets: 200, ResetBurst: 1000, PrematureStreams: 500, EmptyData: 1, Priorities: 100, WindowUpdates: 10, Pings: 10,
 		ControlFrames: 1000, Frames: 10000, Interims: 8,
 		HeadTimeout: 10 * time.Second, StallTimeout: 30 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 10 * time.Second, DrainTimeout: time.Second,
 	}
 }
+
+// headRoom is what heads may count where there is to be room for another.
+func (c *Config) headRoom() int { return max(c.HeldHeads, 8*c.HeadBytes) - c.HeadBytes }

@@ -47,7 +47,8 @@ type conn struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	now     int64 // mono: the last turn's time
+	now     int64  // mono: the last turn's time
+	shard   uint32 // of the last turn's worker, for the counters
 	out     output
 	enc     encoder
 	scratch []byte // a header block on its way out
@@ -59,8 +60,9 @@ type conn struct {
 
 	sendWindow, recvWindow int64
 	credited               int  // bytes received that the peer has not been given back
-	held                   int  // bytes received that nobody has read
+	held                   int  // memory of the bytes received that nobody has read
 	withheld               bool // window is kept back for that
+	heads                  int  // bytes of the heads of requests that are served (server)
 	forRoom, forWindow     queue
 	stalls                 int    // streams that wait for a window
 	lastID                 uint32 // the newest stream of the peer's that was taken
@@ -86,6 +88,7 @@ type peer struct {
 	streams  uint32
 	window   int64
 	frame    int
+	section  int  // the bytes of a header section, with 32 for each field; 0 where it does not say
 	protocol bool // extended CONNECT
 	known    bool // they are here
 }
@@ -164,6 +167,9 @@ func (c *conn) init(nc Conn, bufs *bytebuf.Pool, cfg *Config, r role, client boo
 	c.now = mono.Now()
 	c.heard, c.partial = c.now, c.now
 	c.abuse.init(cfg, c.now)
+	if cfg.Stats != nil {
+		cfg.Stats.Begin()
+	}
 	c.hello()
 }
 
@@ -202,7 +208,7 @@ func (c *conn) streamWindow() int64 { return int64(max(c.cfg.StreamWindow, defau
 // turn reads what is there, handles it, does what time asks for, and sends. An error ends the connection: every stream has
 // been told and nothing is written any more, so that the caller can close it.
 func (c *conn) turn(w *socket.Worker, now int64) error {
-	c.begin(now)
+	c.begin(w.Shard, now)
 	err := c.timers(now)
 	if err == nil {
 		err = c.read(w)
@@ -218,9 +224,10 @@ func (c *conn) turn(w *socket.Worker, now int64) error {
 }
 
 // begin notes the time, and goes on with an output that was blocked.
-func (c *conn) begin(now int64) {
+func (c *conn) begin(shard uint32, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.shard = shard
 	c.now = max(now, c.now)
 	c.expire = 0
 	c.resume()
@@ -232,8 +239,8 @@ func (c *conn) finishTurn(w *socket.Worker) error {
 	c.sec.trim()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.flood(c.cfg) {
-		return errFlood
+	if err := c.out.flood(c.cfg); err != nil {
+		return err
 	}
 	c.flush(w, true)
 	if c.out.err != nil {
@@ -284,8 +291,8 @@ func (c *conn) read(w *socket.Worker) error {
 func (c *conn) between(w *socket.Worker) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.out.flood(c.cfg) {
-		return errFlood
+	if err := c.out.flood(c.cfg); err != nil {
+		return err
 	}
 	c.flush(w, false)
 	return nil
@@ -378,6 +385,7 @@ func (c *conn) fail(w *socket.Worker, err error) {
 	defer c.mu.Unlock()
 	if c.err == nil {
 		c.err = err
+		c.countEnd(err)
 	}
 	for c.out.flushing {
 		c.closer = w

@@ -27,7 +27,7 @@ type encoder struct {
 
 // sight is a field that was sent: with its number in the table, 0 where it is not there.
 type sight struct {
-	number uint64
+	number uint32
 	hash   uint32
 }
 
@@ -138,19 +138,23 @@ func (e *encoder) field(dst []byte, id header.ID, name, value []byte) []byte {
 }
 
 // live reports whether the entry with this number is still in the table.
-func (e *encoder) live(number uint64) bool {
-	return number != 0 && e.table.added-number < uint64(e.table.len())
+func (e *encoder) live(number uint32) bool {
+	return number != 0 && e.table.added-number < uint32(e.table.len())
 }
 
 // is reports whether an entry is this field.
-func (e *encoder) is(number uint64, name, value []byte) bool {
-	var f field
-	e.table.get(int(e.table.added-number), &f)
-	return string(f.name()) == string(name) && string(f.value()) == string(value)
+func (e *encoder) is(number uint32, name, value []byte) bool {
+	t := &e.table
+	at := &t.ents[len(t.ents)-1-int(t.added-number)]
+	if int(at.n) != len(name) || int(at.len) != len(name)+len(": ")+len(value) {
+		return false
+	}
+	line := t.bytes[at.at-t.base:][:at.len]
+	return string(line[at.n+2:]) == string(value) && string(line[:at.n]) == string(name)
 }
 
 // insert adds a field to the table and returns its number.
-func (e *encoder) insert(name, value []byte) uint64 {
+func (e *encoder) insert(name, value []byte) uint32 {
 	var buf [256]byte
 	line := append(append(append(buf[:0], name...), ": "...), value...)
 	f := field{line: line, n: len(name)}

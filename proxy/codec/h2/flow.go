@@ -8,6 +8,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/proxy/codec"
+	"github.com/meshtap/meshtap/proxy/metrics"
 )
 
 // data handles a DATA frame (RFC 9113 section 6.1).
@@ -55,9 +56,9 @@ func (c *conn) deliver(st *stream, p []byte, total int, end bool) error {
 	st.received += int64(headerBytes + total)
 	switch {
 	case !st.headIn:
-		return c.streamError(st.id, st, ProtocolError, &errDataFirst.ProtocolError)
+		return c.refuse(st.id, st, errDataFirst)
 	case st.length >= 0 && (st.got > st.length || end && st.got != st.length):
-		return c.streamError(st.id, st, ProtocolError, &errLengthBody.ProtocolError)
+		return c.refuse(st.id, st, errLengthBody)
 	}
 	if len(p) > 0 {
 		st.put(p)
@@ -90,10 +91,10 @@ func (c *conn) credit(n int) {
 	}
 }
 
-// letGo notes that n bytes are not held any more, and gives the peer what was kept back for them, once that is worth it.
-// It reports whether it did.
-func (c *conn) letGo(n int) bool {
-	c.held -= n
+// letGo notes that st holds less, and gives the peer what was kept back for that, once it is worth it. It reports whether
+// it did.
+func (c *conn) letGo(st *stream) bool {
+	st.weigh()
 	if !c.withheld || c.held > c.cfg.HeldBytes-c.cfg.HeldBytes/4 {
 		return false
 	}
@@ -101,8 +102,12 @@ func (c *conn) letGo(n int) bool {
 	return true
 }
 
-// relieve resets streams from which nobody reads, as far as that is needed to come within the bound again.
+// relieve makes what is held as small as it can be, and resets streams from which nobody reads, as far as that is needed
+// to come within the bound again.
 func (c *conn) relieve() {
+	for _, st := range c.streams {
+		st.tighten()
+	}
 	for c.held > c.cfg.HeldBytes {
 		var worst *stream
 		for _, st := range c.streams {
@@ -223,6 +228,7 @@ func (c *conn) timers(now int64) error {
 			break
 		}
 		if st.waiting != 0 && now-st.waiting >= int64(c.cfg.StallTimeout) {
+			c.count(metrics.HTTP2TxFlushTimeout)
 			if err := c.streamError(st.id, st, Cancel, nil); err != nil {
 				return err
 			}
@@ -257,7 +263,6 @@ var (
 	errStalled = connError(EnhanceYourCalm, "the peer takes no bytes")
 	errSilent  = connError(NoError, "the peer does not answer PING")
 	errSlow    = connError(EnhanceYourCalm, "a head takes too long")
-	errFlood   = connError(EnhanceYourCalm, "the peer does not read what it makes us send")
 	errClosed  = connError(NoError, "the connection has ended")
 )
 

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/meshtap/meshtap/proxy/codec"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -112,9 +113,13 @@ func (c *conn) reset(f *frame) error {
 	if f.id == 0 || c.role.idle(f.id) {
 		return connError(ProtocolError, "RST_STREAM on an idle stream")
 	}
+	code := Code(binary.BigEndian.Uint32(f.payload))
+	c.count(metrics.HTTP2RxReset)
+	if code == RefusedStream {
+		c.count(metrics.HTTP2StreamRefused)
+	}
 	st := c.streams[f.id]
 	if st != nil {
-		code := Code(binary.BigEndian.Uint32(f.payload))
 		st.end(c.role.failed(st, &codec.ResetError{
 			Code: uint32(code), Remote: true, Unprocessed: code == RefusedStream && c.client,
 		}))
@@ -192,6 +197,8 @@ func (c *conn) setting(id uint16, v uint32) error {
 			return connError(ProtocolError, "bad SETTINGS_MAX_FRAME_SIZE")
 		}
 		// Larger frames than we would take are not worth sending: others wait behind them.
+	case settingHeaderList:
+		c.peer.section = int(v)
 	case settingConnectProtocol:
 		if v > 1 || v == 0 && c.peer.protocol {
 			return connError(ProtocolError, "bad SETTINGS_ENABLE_CONNECT_PROTOCOL")
@@ -248,6 +255,7 @@ func (c *conn) sendGoAway(last uint32, code Code) {
 	var b [headerBytes + 8]byte
 	p := appendFrameHeader(b[:0], 8, frameGoAway, 0, 0)
 	p = binary.BigEndian.AppendUint32(p, last)
+	c.count(metrics.HTTP2GoAwaySent)
 	c.out.append(c.bufs, binary.BigEndian.AppendUint32(p, uint32(code)), true)
 }
 
@@ -274,18 +282,25 @@ func (c *conn) takeTrailers(id uint32, p []byte, end bool) error {
 		bad = errLengthBody
 	}
 	if bad != nil {
-		code := ProtocolError
-		if !bad.malformed {
-			code = EnhanceYourCalm
-		}
-		return c.streamError(id, st, code, &bad.ProtocolError)
+		return c.refuse(id, st, bad)
 	}
+	c.count(metrics.HTTP2Trailers)
 	st.trailers, c.trailers = c.trailers, st.trailers
 	st.hasTrailers = st.trailers.Len() > 0
 	st.received += int64(len(p))
 	st.endHere()
 	st.wakeReader()
 	return nil
+}
+
+// refuse resets a stream whose message is not as it should be. The lock is held.
+func (c *conn) refuse(id uint32, st *stream, bad *refusal) error {
+	c.countRefusal(bad)
+	code := ProtocolError
+	if !bad.malformed {
+		code = EnhanceYourCalm
+	}
+	return c.streamError(id, st, code, &bad.ProtocolError)
 }
 
 // streamError resets a stream for the peer's fault. The lock is held.
@@ -314,6 +329,7 @@ func (c *conn) streamError(id uint32, st *stream, code Code, why *codec.Protocol
 func (c *conn) sendReset(id uint32, code Code) {
 	var b [headerBytes + 4]byte
 	c.out.append(c.bufs, binary.BigEndian.AppendUint32(appendFrameHeader(b[:0], 4, frameReset, 0, id), uint32(code)), true)
+	c.count(metrics.HTTP2TxReset)
 	c.ours[c.oursNext%len(c.ours)] = id
 	c.oursNext++
 }

@@ -4,6 +4,9 @@ package h2
 
 import "github.com/meshtap/meshtap/mesh"
 
+// headShare is how much of HeldHeads there is for each of the streams that a configuration allows.
+const headShare = 2 << 10
+
 // From returns what a configuration asks for, on top of the defaults. The zero value asks for nothing.
 func From(o *mesh.HTTP2Options) Config {
 	c := Defaults()
@@ -11,6 +14,7 @@ func From(o *mesh.HTTP2Options) Config {
 		return c
 	}
 	c.Streams = int(o.MaxConcurrentStreams)
+	c.HeldHeads = max(c.HeldHeads, c.Streams*headShare)
 	c.StreamWindow, c.ConnWindow = int(o.StreamWindow), int(o.ConnectionWindow)
 	c.HeldBytes = max(c.HeldBytes, c.ConnWindow)
 	c.TableBytes = int(o.HeaderTable)

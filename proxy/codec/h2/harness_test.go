@@ -200,6 +200,8 @@ func (p *place) Run(w *socket.Worker) {
 	p.s.put(p)
 }
 
+func (s *testServer) Refused() {}
+
 func (s *testServer) Drop(st *ServerStream, why string) {
 	s.put(s.place(st))
 	s.mu2.Lock()

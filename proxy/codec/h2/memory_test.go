@@ -58,6 +58,7 @@ func (c *memConn) SetExpire(t int64) { c.until = t }
 type hold struct {
 	held    []*ServerStream
 	dropped int
+	refused int
 }
 
 func (h *hold) Open() (*ServerStream, *codec.Request) {
@@ -65,6 +66,7 @@ func (h *hold) Open() (*ServerStream, *codec.Request) {
 }
 func (h *hold) Serve(_ *socket.Worker, st *ServerStream) { h.held = append(h.held, st) }
 func (h *hold) Drop(*ServerStream, string)               { h.dropped++ }
+func (h *hold) Refused()                                 { h.refused++ }
 
 func (h *hold) finish() {
 	for _, st := range h.held {

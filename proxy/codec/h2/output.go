@@ -89,9 +89,15 @@ func (o *output) last(bufs *bytebuf.Pool) *chunk {
 
 func (o *output) empty() bool { return o.bytes == 0 && !o.inside }
 
-// flood reports whether more waits than a peer that reads would let come together.
-func (o *output) flood(cfg *Config) bool {
-	return o.control > cfg.ControlFrames || o.frames > cfg.Frames
+// flood returns an error where more waits than a peer that reads would let come together.
+func (o *output) flood(cfg *Config) error {
+	switch {
+	case o.control > cfg.ControlFrames:
+		return errControlFlood
+	case o.frames > cfg.Frames:
+		return errFlood
+	}
+	return nil
 }
 
 // sent takes n bytes off the front.

@@ -15,8 +15,8 @@ func (st *stream) put(p []byte) {
 		st.since = st.c.now
 	}
 	st.queued += len(p)
-	st.c.held += len(p)
-	if len(st.more) == 0 && len(st.fill)+len(p) <= room+smallBody {
+	defer st.weigh()
+	if len(st.more) == 0 && (st.tight || len(st.fill)+len(p) <= room+smallBody) {
 		if len(st.fill) == 0 {
 			if cap(st.fill) < room+len(p) {
 				st.fill = make([]byte, room, max(room+len(p)+bytebuf.Tail, 512))
@@ -39,14 +39,59 @@ func (st *stream) put(p []byte) {
 	}
 }
 
+// bufBytes is the memory of a pooled buffer.
+const bufBytes = bytebuf.Room + bytebuf.Size + bytebuf.Tail
+
+// weigh brings what the connection holds up to date with the memory that the stream's bytes are in.
+func (st *stream) weigh() {
+	n := cap(st.lent) + len(st.more)*bufBytes
+	if len(st.fill) > 0 {
+		n += cap(st.fill)
+	}
+	if st.lentBuf != nil {
+		n += bufBytes
+	}
+	st.c.held += n - st.weight
+	st.weight = n
+}
+
+// tighten moves what waits in buffers that are mostly room into memory of its own size, and lets what comes follow it
+// there. A peer could hold a buffer with every few bytes otherwise.
+func (st *stream) tighten() {
+	n := 0
+	for _, b := range st.more {
+		n += b.Len()
+	}
+	if n == 0 || n > len(st.more)*bytebuf.Size/4*3 {
+		return
+	}
+	fill := append(make([]byte, 0, max(len(st.fill), room)+n+bytebuf.Tail), st.fill...)
+	if len(fill) == 0 {
+		fill = fill[:room]
+	}
+	for i, b := range st.more {
+		fill = append(fill, b.Bytes()...)
+		st.c.bufs.Put(b)
+		st.more[i] = nil
+	}
+	st.fill, st.more, st.tight = fill, st.more[:0], true
+	st.weigh()
+}
+
+// slim returns memory for the next bytes, unless it is more than most streams need.
+func slim(b []byte) []byte {
+	if cap(b) > 2*smallBody {
+		return nil
+	}
+	return b[:0]
+}
+
 // giveBack takes what was lent as read, and lets the peer send as much again. It reports whether there is something to
 // send for that.
 func (st *stream) giveBack() bool {
-	n := st.out
-	st.takeBack()
-	st.unread += n
 	c := st.c
-	said := c.letGo(n)
+	st.unread += st.out
+	said := st.takeBack()
 	if st.unread > 0 && int64(st.unread) >= c.streamWindow()/2 && !st.recvEnd && st.recvErr == nil {
 		c.windowUpdate(st.id, st.unread)
 		st.recvWindow += int64(st.unread)
@@ -56,16 +101,17 @@ func (st *stream) giveBack() bool {
 	return said
 }
 
-// takeBack takes the memory back that was lent.
-func (st *stream) takeBack() {
+// takeBack takes the memory back that was lent. It reports whether there is something to send for that.
+func (st *stream) takeBack() bool {
 	if st.lent != nil {
-		st.spare, st.lent = st.lent[:0], nil
+		st.spare, st.lent = slim(st.lent), nil
 	}
 	if st.lentBuf != nil {
 		st.c.bufs.Put(st.lentBuf)
 		st.lentBuf = nil
 	}
 	st.out = 0
+	return st.c.letGo(st)
 }
 
 // take returns what is here of the body, or its beginning.
@@ -80,12 +126,14 @@ func (st *stream) take() (p bytebuf.Piece, end bool, err error) {
 		p = b.Piece(0, b.Lo, b.Hi, b.End())
 	}
 	st.out = p.Len()
+	st.weigh()
 	if st.queued -= st.out; st.queued > 0 {
 		if st.since = st.c.now; st.c.withheld {
 			st.since = mono.Now() // there may have been no turn for a while
 		}
 		return p, false, nil
 	}
+	st.tight = false
 	if st.recvEnd {
 		return p, true, nil
 	}
@@ -97,15 +145,14 @@ func (st *stream) take() (p bytebuf.Piece, end bool, err error) {
 
 // dropReceived drops what was received and will not be read; what is lent stays with its reader.
 func (st *stream) dropReceived() {
-	n := st.queued
 	st.queued = 0
-	st.fill = st.fill[:0]
+	st.fill = slim(st.fill)
 	for i, b := range st.more {
 		st.c.bufs.Put(b)
 		st.more[i] = nil
 	}
 	st.more = st.more[:0]
-	st.c.letGo(n)
+	st.c.letGo(st)
 }
 
 // gotTrailers implements codec.Body's Trailers.

@@ -5,6 +5,7 @@ package h2
 import (
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -149,14 +150,14 @@ func (st *stream) sendData(w *socket.Worker, p []byte, end bool) error {
 			c.flush(w, true)
 			return nil
 		}
-		if err := st.awaitWindow(w); err != nil {
+		if err := st.awaitWindow(w, len(p)); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitWindow waits for what appendData stopped at.
-func (st *stream) awaitWindow(w *socket.Worker) error {
+// awaitWindow waits for what appendData stopped at, with n bytes that are to be sent.
+func (st *stream) awaitWindow(w *socket.Worker, n int) error {
 	c := st.c
 	switch {
 	case !c.hasRoom():
@@ -166,13 +167,20 @@ func (st *stream) awaitWindow(w *socket.Worker) error {
 	case st.sendWindow <= 0:
 		st.waits()
 		c.pass()
-		return st.awaitWrite(w, nil)
+		return st.awaitPending(w, nil, n)
 	}
 	if c.sendWindow <= 0 {
 		st.waits()
 	}
 	c.pass()
-	return st.awaitWrite(w, &c.forWindow)
+	return st.awaitPending(w, &c.forWindow, n)
+}
+
+// awaitPending is awaitWrite with n bytes that wait for a window.
+func (st *stream) awaitPending(w *socket.Worker, q *queue, n int) error {
+	st.c.add(metrics.HTTP2PendingSendBytes, int64(n))
+	defer func() { st.c.add(metrics.HTTP2PendingSendBytes, -int64(n)) }()
+	return st.awaitWrite(w, q)
 }
 
 // sendBlock sends a header block, which is in c.scratch, in as many frames as it needs. The lock is held.

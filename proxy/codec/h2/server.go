@@ -5,6 +5,7 @@ package h2
 import (
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/proxy/codec"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -17,6 +18,8 @@ type Acceptor interface {
 	Serve(w *socket.Worker, st *ServerStream)
 	// Drop takes back the place of a stream that was malformed and has been reset. why is short and constant.
 	Drop(st *ServerStream, why string)
+	// Refused tells of a stream that was one too many and has been refused, without a look at its head.
+	Refused()
 }
 
 // Server is the codec's state of a downstream connection. Turn, Drain and Close belong to the connection's worker.
@@ -77,6 +80,7 @@ func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error 
 		return c.takeTrailers(id, p, end)
 	}
 	if id <= c.lastID {
+		c.count(metrics.HTTP2HeadersNoStream)
 		err := c.closed(id)
 		c.mu.Unlock()
 		if err == nil {
@@ -92,7 +96,7 @@ func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error 
 	c.lastID = id
 	c.abuse.opened++
 	// A stream that was reset counts until its work has ended, too; one that has its answer counts as half.
-	full := c.active-c.over >= c.cfg.Streams || c.active >= 2*c.cfg.Streams
+	full := c.active-c.over >= c.cfg.Streams || c.active >= 2*c.cfg.Streams || c.heads > c.cfg.headRoom()
 	if !full {
 		c.active++
 	}
@@ -109,12 +113,11 @@ func (s *Server) full(id uint32, p []byte) error {
 	if err := c.sec.skip(p); err != nil {
 		return err
 	}
+	s.accept.Refused()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sendReset(id, RefusedStream)
-	if !c.acked {
-		return nil // the client may not know of the limit yet
-	}
+	// A client that does not know of the limits yet opens no more streams beyond them than may be reset at once.
 	return c.abused(false)
 }
 
@@ -136,11 +139,15 @@ func (s *Server) open(w *socket.Worker, id uint32, p []byte, end bool) error {
 		if err != nil {
 			return err
 		}
+		c.countRefusal(bad)
 		return c.streamError(id, nil, ProtocolError, nil)
 	}
 	c.mu.Lock()
 	st.begin(c, id, q, end)
+	st.size = c.sec.size
+	c.heads += st.size
 	if bad != nil {
+		c.countRefusal(bad)
 		st.refused = &bad.ProtocolError
 	} else {
 		st.length = c.sec.length

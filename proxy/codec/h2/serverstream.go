@@ -18,6 +18,7 @@ import (
 type ServerStream struct {
 	stream
 	q        *codec.Request
+	size     int // of the request's head, with 32 bytes for each field
 	refused  *codec.ProtocolError
 	expect   bool // the client waits for 100
 	tunnel   bool // it asked for a tunnel or for another protocol
@@ -270,6 +271,7 @@ func (st *ServerStream) Finish() (idle bool) {
 		}
 	}
 	st.watcher = nil
+	c.heads -= st.size
 	st.leave()
 	c.flush(nil, false)
 	return c.active == 0

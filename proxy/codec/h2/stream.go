@@ -7,6 +7,7 @@ import (
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/proxy/header"
+	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -29,6 +30,8 @@ type stream struct {
 	more              []*bytebuf.Buf
 	lentBuf           *bytebuf.Buf
 	queued, out       int   // bytes that nobody has taken; bytes in the reader's hands
+	weight            int   // the memory of all that; see weigh
+	tight             bool  // what comes goes into memory of its own size
 	since             int64 // mono: when the oldest of it came
 	recvWindow        int64
 	unread            int   // received, but not yet given back to the peer
@@ -61,14 +64,15 @@ const room = 16
 // larger: a peer has to send something for them.
 const smallBody = 8 << 10
 
-// begin prepares a stream. The lock is held, or nobody knows of it yet.
+// begin prepares a stream, which leave ends. The lock is held.
 func (st *stream) begin(c *conn, id uint32) {
 	fill, spare, more, trailers := st.fill, st.spare, st.more, st.trailers
 	trailers.Reset()
 	*st = stream{
-		c: c, id: id, born: c.now, fill: fill[:0], spare: spare[:0], more: more[:0], trailers: trailers,
+		c: c, id: id, born: c.now, fill: slim(fill), spare: slim(spare), more: more[:0], trailers: trailers,
 		recvWindow: c.streamWindow(), sendWindow: c.peer.window, length: -1,
 	}
+	c.add(metrics.HTTP2StreamsActive, 1)
 }
 
 // wakeReader wakes the worker that waits for what comes.
@@ -116,12 +120,11 @@ func (st *stream) count() {
 // leave ends what the connection knows of the stream, whose user has finished. The lock is held.
 func (st *stream) leave() {
 	c := st.c
+	c.add(metrics.HTTP2StreamsActive, -1)
 	st.moves()
 	st.count()
-	n := st.out
 	st.takeBack()
 	st.dropReceived()
-	c.letGo(n)
 	c.forget(st)
 	c.active--
 	if st.sentEnd && st.recvEnd {

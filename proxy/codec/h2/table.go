@@ -118,7 +118,7 @@ type table struct {
 	base  uint64 // where bytes[0] is among all bytes that ever were added
 	ents  []entry
 	first int    // ents[first] is the oldest
-	added uint64 // entries ever
+	added uint32 // entries ever, modulo 2^32
 	size  int
 	max   int
 }

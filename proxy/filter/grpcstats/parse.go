@@ -3,8 +3,6 @@
 package grpcstats
 
 import (
-	"fmt"
-
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	statspb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 
@@ -49,14 +47,7 @@ func parse(_ string, b []byte) (registry.Parsed, error) {
 		ReplaceDots: m.GetReplaceDotsInGrpcServiceName(), KeepMessages: m.GetEmitFilterState(),
 		Methods: map[string]map[string]bool{},
 	}
-	for i, s := range m.GetIndividualMethodStatsAllowlist().GetServices() {
-		at := fmt.Sprintf("individual_method_stats_allowlist.services[%d].", i)
-		if s.GetName() == "" {
-			return registry.Parsed{}, registry.Errorf(at+"name", "must not be empty")
-		}
-		if len(s.GetMethodNames()) == 0 {
-			return registry.Parsed{}, registry.Errorf(at+"method_names", "must name at least one method")
-		}
+	for _, s := range m.GetIndividualMethodStatsAllowlist().GetServices() {
 		if c.Methods[s.GetName()] == nil {
 			c.Methods[s.GetName()] = map[string]bool{}
 		}

@@ -43,7 +43,7 @@ func TestParse(t *testing.T) {
 		},
 		{
 			"no methods", &statspb.FilterConfig{PerMethodStatSpecifier: allow(service("a.B"))}, Config{}, nil,
-			"individual_method_stats_allowlist.services[0].method_names: must name at least one method",
+			"individual_method_stats_allowlist.services[0].method_names: must have at least 1 item",
 		},
 		{
 			"no name", &statspb.FilterConfig{PerMethodStatSpecifier: allow(service("a", "b"), service("", "C"))}, Config{}, nil,

@@ -45,6 +45,12 @@ func (r *Rig) buses(text string) string {
 		r.ZeroMQ = fmt.Sprintf("127.0.0.1:%d", free(r.T))
 		return r.ZeroMQ
 	})
+	at(collector, func() string {
+		if r.Collector == nil {
+			r.Collector = origin.StartCollector(r.T)
+		}
+		return r.Collector.Addr()
+	})
 	at(webhook, func() string {
 		r.Webhook = startWebhook(r.T, r.Files)
 		return r.Webhook.addr

@@ -48,7 +48,10 @@ type Rig struct {
 	GRPC []*GRPCHost
 	// Webhook is where events are posted; nil where the example posts none.
 	Webhook *Webhook
-	// Resource returns what the control plane sends at first; nil sends that of configs/ads-resources.yaml.
+	// Collector is the access log service; nil where the example has none.
+	Collector *origin.Collector
+	// Resource returns what the control plane sends at first; nil sends that of configs/ads-resources.yaml, or of the file
+	// that is named after the example.
 	Resource func() map[string][]types.Resource
 	// Envoy says that the proxy is one.
 	Envoy bool
@@ -70,6 +73,10 @@ func (r *Rig) Read(file string) string {
 	if err != nil {
 		r.T.Fatal(err)
 	}
+	own := strings.TrimSuffix(file, ".yaml") + "-resources.yaml"
+	if _, err := os.Stat(filepath.Join(Dir(), own)); err == nil && r.Resource == nil {
+		r.Resource = func() map[string][]types.Resource { return r.Resources(r.Read(own)) }
+	}
 	return r.Prepare(string(text))
 }
 
@@ -81,6 +88,7 @@ var (
 	rabbitServer = "127.0.0.1:5672"
 	zeroMQ       = "127.0.0.1:5556"
 	webhook      = "127.0.0.1:8090"
+	collector    = "127.0.0.1:18090"
 )
 
 // Prepare replaces the ports and files of a configuration.
@@ -142,6 +150,11 @@ func (r *Rig) stand(port string) int {
 		h := r.grpcHost(map[string]string{"50051": "a", "50052": "b"}[port])
 		r.GRPC = append(r.GRPC, h)
 		return h.addr.(*net.TCPAddr).Port
+	case "18090":
+		r.Collector = origin.StartCollector(r.T)
+		_, n, _ := net.SplitHostPort(r.Collector.Addr())
+		at, _ := strconv.Atoi(n)
+		return at
 	case "18000":
 		return portOf(r.controlPlane().Addr())
 	case "18001":

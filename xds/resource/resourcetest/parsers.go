@@ -38,7 +38,11 @@ func Parsers() *registry.Parsers {
 	add(registry.NetworkFilter, "envoy.filters.network.connection_limit", plain(&limitv3.ConnectionLimit{}),
 		&limitv3.ConnectionLimit{})
 	add(registry.HTTPFilter, "envoy.filters.http.fault", fault, &faultv3.HTTPFault{})
-	add(registry.HTTPFilter, "envoy.filters.http.cors", plain(&corsv3.Cors{}), &corsv3.Cors{}, &corsv3.CorsPolicy{})
+	p.Add(registry.Info{
+		Category: registry.HTTPFilter, Name: "envoy.filters.http.cors", Status: registry.Stable,
+		TypeURLs:   []string{nameOf(&corsv3.Cors{}), nameOf(&corsv3.CorsPolicy{})},
+		RouteTypes: []string{nameOf(&corsv3.CorsPolicy{})},
+	}, plain(&corsv3.CorsPolicy{}))
 	p.Add(registry.Info{
 		Category: registry.HTTPFilter, Name: "envoy.filters.http.grpc_web", Status: registry.Stable, ChainOnly: true,
 		TypeURLs: []string{string((&grpcwebv3.GrpcWeb{}).ProtoReflect().Descriptor().FullName())},
@@ -50,6 +54,8 @@ func Parsers() *registry.Parsers {
 	}, plain(&internallistenerv3.InternalListener{}))
 	return p
 }
+
+func nameOf(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
 func plain(m proto.Message) registry.Parse {
 	return func(typeURL string, b []byte) (registry.Parsed, error) {

@@ -1330,7 +1330,7 @@ type ConfigUpdate struct {
 	// "accepted"; "rejected" where at least one resource was; "timeout" where something was waited for in vain and what
 	// was there went into force without it.
 	Result string `protobuf:"bytes,1,opt,name=result,json=meshtap.result,proto3" json:"result,omitempty"`
-	// "cluster", "endpoints", "listener", "route_configuration", "extension" or "bootstrap".
+	// "cluster", "endpoints", "listener", "route_configuration", "secret", "extension", "bootstrap" or another type of resource.
 	Kind string `protobuf:"bytes,2,opt,name=kind,json=meshtap.kind,proto3" json:"kind,omitempty"`
 	// The version of the response, at most 64 bytes of it.
 	Version string `protobuf:"bytes,3,opt,name=version,json=meshtap.version,proto3" json:"version,omitempty"`
@@ -1571,6 +1571,117 @@ func (x *Lifecycle) GetRequests() uint64 {
 	return 0
 }
 
+// CertificateChange tells that a certificate in force was replaced, or that its time is nearly over:
+// io.meshtap.certificate.v1. It holds nothing private.
+type CertificateChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "rotated", or "expiring", which is told once for each certificate, also where its time is over.
+	Result string `protobuf:"bytes,1,opt,name=result,json=meshtap.result,proto3" json:"result,omitempty"`
+	// "tls_certificate", or "validation_context" for the authorities that others are verified by, of which this is the one
+	// whose time is over first.
+	Kind string `protobuf:"bytes,2,opt,name=kind,json=meshtap.kind,proto3" json:"kind,omitempty"`
+	// The name of the secret, at most 160 bytes of it; empty where the certificate stands in a resource.
+	Secret string `protobuf:"bytes,3,opt,name=secret,json=meshtap.secret,proto3" json:"secret,omitempty"`
+	// That resource, such as `listener "web"`, at most 160 bytes of it.
+	Resource string `protobuf:"bytes,4,opt,name=resource,json=meshtap.resource,proto3" json:"resource,omitempty"`
+	// The certificate's distinguished name, at most 256 bytes of it.
+	Subject string `protobuf:"bytes,5,opt,name=subject,json=meshtap.subject,proto3" json:"subject,omitempty"`
+	// Its serial number in hexadecimal digits, at most 64 of them.
+	Serial string `protobuf:"bytes,6,opt,name=serial,json=meshtap.serial,proto3" json:"serial,omitempty"`
+	// The serial number of the certificate that it replaces.
+	OldSerial string `protobuf:"bytes,7,opt,name=old_serial,json=meshtap.old_serial,proto3" json:"old_serial,omitempty"`
+	// The end of its time, since 1970; 0 where that is before.
+	NotAfter      uint64 `protobuf:"varint,8,opt,name=not_after,json=meshtap.not_after_ns,proto3" json:"not_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateChange) Reset() {
+	*x = CertificateChange{}
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateChange) ProtoMessage() {}
+
+func (x *CertificateChange) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateChange.ProtoReflect.Descriptor instead.
+func (*CertificateChange) Descriptor() ([]byte, []int) {
+	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CertificateChange) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetOldSerial() string {
+	if x != nil {
+		return x.OldSerial
+	}
+	return ""
+}
+
+func (x *CertificateChange) GetNotAfter() uint64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
 // Lost tells of events that were dropped and will not come: io.meshtap.lost.v1. It has no sequence of its own and
 // explains one gap: the numbers first to last, of which count are lost for this reason. One whose origin is "hub" has the
 // count alone.
@@ -1602,7 +1713,7 @@ type Lost struct {
 
 func (x *Lost) Reset() {
 	*x = Lost{}
-	mi := &file_meshtap_event_v1_event_proto_msgTypes[9]
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1725,7 @@ func (x *Lost) String() string {
 func (*Lost) ProtoMessage() {}
 
 func (x *Lost) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_event_v1_event_proto_msgTypes[9]
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1738,7 @@ func (x *Lost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lost.ProtoReflect.Descriptor instead.
 func (*Lost) Descriptor() ([]byte, []int) {
-	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Lost) GetCount() uint64 {
@@ -1722,7 +1833,7 @@ type Attempt struct {
 
 func (x *Attempt) Reset() {
 	*x = Attempt{}
-	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1845,7 @@ func (x *Attempt) String() string {
 func (*Attempt) ProtoMessage() {}
 
 func (x *Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_event_v1_event_proto_msgTypes[10]
+	mi := &file_meshtap_event_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1858,7 @@ func (x *Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attempt.ProtoReflect.Descriptor instead.
 func (*Attempt) Descriptor() ([]byte, []int) {
-	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_meshtap_event_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Attempt) GetOutcomeId() string {
@@ -1993,7 +2104,17 @@ const file_meshtap_event_v1_event_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\x0fmeshtap.version\x12\x1e\n" +
 	"\x06reason\x18\x03 \x01(\tR\x0emeshtap.reason\x12(\n" +
 	"\vconnections\x18\x04 \x01(\x04R\x13meshtap.connections\x12\"\n" +
-	"\brequests\x18\x05 \x01(\x04R\x10meshtap.requests\"\xf8\x02\n" +
+	"\brequests\x18\x05 \x01(\x04R\x10meshtap.requests\"\xa6\x02\n" +
+	"\x11CertificateChange\x12\x1e\n" +
+	"\x06result\x18\x01 \x01(\tR\x0emeshtap.result\x12\x1a\n" +
+	"\x04kind\x18\x02 \x01(\tR\fmeshtap.kind\x12\x1e\n" +
+	"\x06secret\x18\x03 \x01(\tR\x0emeshtap.secret\x12\"\n" +
+	"\bresource\x18\x04 \x01(\tR\x10meshtap.resource\x12 \n" +
+	"\asubject\x18\x05 \x01(\tR\x0fmeshtap.subject\x12\x1e\n" +
+	"\x06serial\x18\x06 \x01(\tR\x0emeshtap.serial\x12&\n" +
+	"\n" +
+	"old_serial\x18\a \x01(\tR\x12meshtap.old_serial\x12'\n" +
+	"\tnot_after\x18\b \x01(\x04R\x14meshtap.not_after_ns\"\xf8\x02\n" +
 	"\x04Lost\x12\x1c\n" +
 	"\x05count\x18\x01 \x01(\x04R\rmeshtap.count\x12.\n" +
 	"\x0efirst_sequence\x18\x02 \x01(\x04R\x16meshtap.first_sequence\x12,\n" +
@@ -2033,7 +2154,7 @@ func file_meshtap_event_v1_event_proto_rawDescGZIP() []byte {
 	return file_meshtap_event_v1_event_proto_rawDescData
 }
 
-var file_meshtap_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_meshtap_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_meshtap_event_v1_event_proto_goTypes = []any{
 	(*RequestOutcome)(nil),    // 0: meshtap.event.v1.RequestOutcome
 	(*Try)(nil),               // 1: meshtap.event.v1.Try
@@ -2044,8 +2165,9 @@ var file_meshtap_event_v1_event_proto_goTypes = []any{
 	(*ConfigUpdate)(nil),      // 6: meshtap.event.v1.ConfigUpdate
 	(*Rejection)(nil),         // 7: meshtap.event.v1.Rejection
 	(*Lifecycle)(nil),         // 8: meshtap.event.v1.Lifecycle
-	(*Lost)(nil),              // 9: meshtap.event.v1.Lost
-	(*Attempt)(nil),           // 10: meshtap.event.v1.Attempt
+	(*CertificateChange)(nil), // 9: meshtap.event.v1.CertificateChange
+	(*Lost)(nil),              // 10: meshtap.event.v1.Lost
+	(*Attempt)(nil),           // 11: meshtap.event.v1.Attempt
 }
 var file_meshtap_event_v1_event_proto_depIdxs = []int32{
 	1, // 0: meshtap.event.v1.RequestOutcome.tries:type_name -> meshtap.event.v1.Try
@@ -2071,7 +2193,7 @@ func file_meshtap_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshtap_event_v1_event_proto_rawDesc), len(file_meshtap_event_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1163,6 +1163,84 @@ func (x *WebhookSink) GetDeadLetterUrl() string {
 	return ""
 }
 
+// AlsSink sends events to a gRPC access log service, as Envoy's access loggers do (envoy.service.accesslog.v3). A request is
+// an HTTPAccessLogEntry, a connection a TCPAccessLogEntry, filled with what the event tells; any other event is a
+// TCPAccessLogEntry that holds its time alone. In each, common_properties.filter_state_objects has the whole event, a
+// io.cloudevents.v1.CloudEvent, under "io.meshtap.event". The protocol has no acknowledgements: an event counts as delivered
+// when it was written to the stream, and those that are on their way when a connection breaks are lost. A reader finds them
+// by the numbers of the events (streamseq).
+type AlsSink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the service is, host:port. Required.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// What the log is called towards the service, at most 128 bytes. The default is meshtap.
+	LogName string `protobuf:"bytes,2,opt,name=log_name,json=logName,proto3" json:"log_name,omitempty"`
+	// How TLS is done; where it is set, TLS is required. The default is the system's authorities and no client certificate.
+	Tls *Tls `protobuf:"bytes,3,opt,name=tls,proto3" json:"tls,omitempty"`
+	// Lets events travel without TLS to a service that is not on this machine. TLS is required otherwise, which is the default.
+	AllowPlaintext bool `protobuf:"varint,4,opt,name=allow_plaintext,json=allowPlaintext,proto3" json:"allow_plaintext,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AlsSink) Reset() {
+	*x = AlsSink{}
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlsSink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlsSink) ProtoMessage() {}
+
+func (x *AlsSink) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlsSink.ProtoReflect.Descriptor instead.
+func (*AlsSink) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *AlsSink) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AlsSink) GetLogName() string {
+	if x != nil {
+		return x.LogName
+	}
+	return ""
+}
+
+func (x *AlsSink) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+func (x *AlsSink) GetAllowPlaintext() bool {
+	if x != nil {
+		return x.AllowPlaintext
+	}
+	return false
+}
+
 var File_meshtap_tap_v1_sinks_proto protoreflect.FileDescriptor
 
 const file_meshtap_tap_v1_sinks_proto_rawDesc = "" +
@@ -1263,7 +1341,12 @@ const file_meshtap_tap_v1_sinks_proto_rawDesc = "" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12A\n" +
 	"\x0fmax_retry_after\x18\t \x01(\v2\x19.google.protobuf.DurationR\rmaxRetryAfter\x12&\n" +
 	"\x0fdead_letter_url\x18\n" +
-	" \x01(\tR\rdeadLetterUrl*T\n" +
+	" \x01(\tR\rdeadLetterUrl\"\x8e\x01\n" +
+	"\aAlsSink\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x19\n" +
+	"\blog_name\x18\x02 \x01(\tR\alogName\x12%\n" +
+	"\x03tls\x18\x03 \x01(\v2\x13.meshtap.tap.v1.TlsR\x03tls\x12'\n" +
+	"\x0fallow_plaintext\x18\x04 \x01(\bR\x0eallowPlaintext*T\n" +
 	"\vContentMode\x12\x1c\n" +
 	"\x18CONTENT_MODE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1293,7 +1376,7 @@ func file_meshtap_tap_v1_sinks_proto_rawDescGZIP() []byte {
 }
 
 var file_meshtap_tap_v1_sinks_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_meshtap_tap_v1_sinks_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_meshtap_tap_v1_sinks_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_meshtap_tap_v1_sinks_proto_goTypes = []any{
 	(ContentMode)(0),               // 0: meshtap.tap.v1.ContentMode
 	(Compression)(0),               // 1: meshtap.tap.v1.Compression
@@ -1307,51 +1390,53 @@ var file_meshtap_tap_v1_sinks_proto_goTypes = []any{
 	(*DeclareQueue)(nil),           // 9: meshtap.tap.v1.DeclareQueue
 	(*ZeromqSink)(nil),             // 10: meshtap.tap.v1.ZeromqSink
 	(*WebhookSink)(nil),            // 11: meshtap.tap.v1.WebhookSink
-	(Format)(0),                    // 12: meshtap.tap.v1.Format
-	(*Tls)(nil),                    // 13: meshtap.tap.v1.Tls
-	(*durationpb.Duration)(nil),    // 14: google.protobuf.Duration
-	(*wrapperspb.UInt32Value)(nil), // 15: google.protobuf.UInt32Value
-	(*wrapperspb.UInt64Value)(nil), // 16: google.protobuf.UInt64Value
+	(*AlsSink)(nil),                // 12: meshtap.tap.v1.AlsSink
+	(Format)(0),                    // 13: meshtap.tap.v1.Format
+	(*Tls)(nil),                    // 14: meshtap.tap.v1.Tls
+	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
+	(*wrapperspb.UInt32Value)(nil), // 16: google.protobuf.UInt32Value
+	(*wrapperspb.UInt64Value)(nil), // 17: google.protobuf.UInt64Value
 }
 var file_meshtap_tap_v1_sinks_proto_depIdxs = []int32{
 	7,  // 0: meshtap.tap.v1.KafkaSink.create_topic:type_name -> meshtap.tap.v1.CreateTopic
 	0,  // 1: meshtap.tap.v1.KafkaSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	12, // 2: meshtap.tap.v1.KafkaSink.format:type_name -> meshtap.tap.v1.Format
+	13, // 2: meshtap.tap.v1.KafkaSink.format:type_name -> meshtap.tap.v1.Format
 	6,  // 3: meshtap.tap.v1.KafkaSink.sasl:type_name -> meshtap.tap.v1.Sasl
-	13, // 4: meshtap.tap.v1.KafkaSink.tls:type_name -> meshtap.tap.v1.Tls
+	14, // 4: meshtap.tap.v1.KafkaSink.tls:type_name -> meshtap.tap.v1.Tls
 	1,  // 5: meshtap.tap.v1.KafkaSink.compression:type_name -> meshtap.tap.v1.Compression
-	14, // 6: meshtap.tap.v1.KafkaSink.linger:type_name -> google.protobuf.Duration
-	15, // 7: meshtap.tap.v1.KafkaSink.batch_max_bytes:type_name -> google.protobuf.UInt32Value
-	15, // 8: meshtap.tap.v1.KafkaSink.max_in_flight:type_name -> google.protobuf.UInt32Value
-	14, // 9: meshtap.tap.v1.KafkaSink.ack_timeout:type_name -> google.protobuf.Duration
+	15, // 6: meshtap.tap.v1.KafkaSink.linger:type_name -> google.protobuf.Duration
+	16, // 7: meshtap.tap.v1.KafkaSink.batch_max_bytes:type_name -> google.protobuf.UInt32Value
+	16, // 8: meshtap.tap.v1.KafkaSink.max_in_flight:type_name -> google.protobuf.UInt32Value
+	15, // 9: meshtap.tap.v1.KafkaSink.ack_timeout:type_name -> google.protobuf.Duration
 	2,  // 10: meshtap.tap.v1.Sasl.mechanism:type_name -> meshtap.tap.v1.Sasl.Mechanism
-	15, // 11: meshtap.tap.v1.CreateTopic.partitions:type_name -> google.protobuf.UInt32Value
-	15, // 12: meshtap.tap.v1.CreateTopic.replication_factor:type_name -> google.protobuf.UInt32Value
-	14, // 13: meshtap.tap.v1.CreateTopic.retention:type_name -> google.protobuf.Duration
-	13, // 14: meshtap.tap.v1.RabbitmqSink.tls:type_name -> meshtap.tap.v1.Tls
+	16, // 11: meshtap.tap.v1.CreateTopic.partitions:type_name -> google.protobuf.UInt32Value
+	16, // 12: meshtap.tap.v1.CreateTopic.replication_factor:type_name -> google.protobuf.UInt32Value
+	15, // 13: meshtap.tap.v1.CreateTopic.retention:type_name -> google.protobuf.Duration
+	14, // 14: meshtap.tap.v1.RabbitmqSink.tls:type_name -> meshtap.tap.v1.Tls
 	9,  // 15: meshtap.tap.v1.RabbitmqSink.declare:type_name -> meshtap.tap.v1.DeclareQueue
 	0,  // 16: meshtap.tap.v1.RabbitmqSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	12, // 17: meshtap.tap.v1.RabbitmqSink.format:type_name -> meshtap.tap.v1.Format
-	15, // 18: meshtap.tap.v1.RabbitmqSink.max_in_flight:type_name -> google.protobuf.UInt32Value
-	14, // 19: meshtap.tap.v1.RabbitmqSink.ack_timeout:type_name -> google.protobuf.Duration
+	13, // 17: meshtap.tap.v1.RabbitmqSink.format:type_name -> meshtap.tap.v1.Format
+	16, // 18: meshtap.tap.v1.RabbitmqSink.max_in_flight:type_name -> google.protobuf.UInt32Value
+	15, // 19: meshtap.tap.v1.RabbitmqSink.ack_timeout:type_name -> google.protobuf.Duration
 	3,  // 20: meshtap.tap.v1.DeclareQueue.type:type_name -> meshtap.tap.v1.DeclareQueue.Type
-	16, // 21: meshtap.tap.v1.DeclareQueue.max_bytes:type_name -> google.protobuf.UInt64Value
+	17, // 21: meshtap.tap.v1.DeclareQueue.max_bytes:type_name -> google.protobuf.UInt64Value
 	4,  // 22: meshtap.tap.v1.ZeromqSink.pattern:type_name -> meshtap.tap.v1.ZeromqSink.Pattern
-	12, // 23: meshtap.tap.v1.ZeromqSink.format:type_name -> meshtap.tap.v1.Format
-	15, // 24: meshtap.tap.v1.ZeromqSink.peer_buffer_bytes:type_name -> google.protobuf.UInt32Value
-	15, // 25: meshtap.tap.v1.ZeromqSink.max_peers:type_name -> google.protobuf.UInt32Value
-	14, // 26: meshtap.tap.v1.ZeromqSink.heartbeat:type_name -> google.protobuf.Duration
-	14, // 27: meshtap.tap.v1.ZeromqSink.ack_timeout:type_name -> google.protobuf.Duration
+	13, // 23: meshtap.tap.v1.ZeromqSink.format:type_name -> meshtap.tap.v1.Format
+	16, // 24: meshtap.tap.v1.ZeromqSink.peer_buffer_bytes:type_name -> google.protobuf.UInt32Value
+	16, // 25: meshtap.tap.v1.ZeromqSink.max_peers:type_name -> google.protobuf.UInt32Value
+	15, // 26: meshtap.tap.v1.ZeromqSink.heartbeat:type_name -> google.protobuf.Duration
+	15, // 27: meshtap.tap.v1.ZeromqSink.ack_timeout:type_name -> google.protobuf.Duration
 	0,  // 28: meshtap.tap.v1.WebhookSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	12, // 29: meshtap.tap.v1.WebhookSink.format:type_name -> meshtap.tap.v1.Format
-	13, // 30: meshtap.tap.v1.WebhookSink.tls:type_name -> meshtap.tap.v1.Tls
-	14, // 31: meshtap.tap.v1.WebhookSink.timeout:type_name -> google.protobuf.Duration
-	14, // 32: meshtap.tap.v1.WebhookSink.max_retry_after:type_name -> google.protobuf.Duration
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	13, // 29: meshtap.tap.v1.WebhookSink.format:type_name -> meshtap.tap.v1.Format
+	14, // 30: meshtap.tap.v1.WebhookSink.tls:type_name -> meshtap.tap.v1.Tls
+	15, // 31: meshtap.tap.v1.WebhookSink.timeout:type_name -> google.protobuf.Duration
+	15, // 32: meshtap.tap.v1.WebhookSink.max_retry_after:type_name -> google.protobuf.Duration
+	14, // 33: meshtap.tap.v1.AlsSink.tls:type_name -> meshtap.tap.v1.Tls
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_meshtap_tap_v1_sinks_proto_init() }
@@ -1366,7 +1451,7 @@ func file_meshtap_tap_v1_sinks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshtap_tap_v1_sinks_proto_rawDesc), len(file_meshtap_tap_v1_sinks_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

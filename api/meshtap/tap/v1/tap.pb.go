@@ -319,6 +319,8 @@ const (
 	EventPolicy_LIFECYCLE EventPolicy_Class = 7
 	// Attempts of requests, one for each try: io.meshtap.attempt.v1. It is OFF by default.
 	EventPolicy_ATTEMPT EventPolicy_Class = 8
+	// Certificates that were replaced, or whose time is nearly over: io.meshtap.certificate.v1.
+	EventPolicy_CERTIFICATE EventPolicy_Class = 9
 )
 
 // Enum value maps for EventPolicy_Class.
@@ -333,6 +335,7 @@ var (
 		6: "CONFIG",
 		7: "LIFECYCLE",
 		8: "ATTEMPT",
+		9: "CERTIFICATE",
 	}
 	EventPolicy_Class_value = map[string]int32{
 		"CLASS_UNSPECIFIED": 0,
@@ -344,6 +347,7 @@ var (
 		"CONFIG":            6,
 		"LIFECYCLE":         7,
 		"ATTEMPT":           8,
+		"CERTIFICATE":       9,
 	}
 )
 
@@ -578,7 +582,11 @@ type Policy struct {
 	Fields []string `protobuf:"bytes,4,rep,name=fields,proto3" json:"fields,omitempty"`
 	// The names of texts whose value is replaced by "[redacted id=...]", which is the same for the same value as long as
 	// the proxy runs; at most 80.
-	Redact        []string `protobuf:"bytes,5,rep,name=redact,proto3" json:"redact,omitempty"`
+	Redact []string `protobuf:"bytes,5,rep,name=redact,proto3" json:"redact,omitempty"`
+	// An expression in CEL, of at most 4096 characters: there are events only of those of which it is true, such as
+	// http.response.status_code >= 500 || meshtap.duration_ns > 250000000. It names attributes and fields as events do, and
+	// sees also what fields and redact do not tell. What it leaves out is counted as dropped_filtered. The default is all.
+	Filter        string `protobuf:"bytes,6,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +654,13 @@ func (x *Policy) GetRedact() []string {
 		return x.Redact
 	}
 	return nil
+}
+
+func (x *Policy) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
 }
 
 // Selection is a policy for what matches all of its names; an empty name matches all.
@@ -1529,13 +1544,14 @@ const file_meshtap_tap_v1_tap_proto_rawDesc = "" +
 	"\rpartition_key\x18\t \x01(\v2\x1c.meshtap.tap.v1.PartitionKeyR\fpartitionKey\"'\n" +
 	"\rClientAddress\x12\b\n" +
 	"\x04OMIT\x10\x00\x12\f\n" +
-	"\bTRUNCATE\x10\x01\"\x90\x01\n" +
+	"\bTRUNCATE\x10\x01\"\xa8\x01\n" +
 	"\x06Policy\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\bR\x03off\x12\x15\n" +
 	"\x06one_in\x18\x02 \x01(\rR\x05oneIn\x12-\n" +
 	"\x04slow\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04slow\x12\x16\n" +
 	"\x06fields\x18\x04 \x03(\tR\x06fields\x12\x16\n" +
-	"\x06redact\x18\x05 \x03(\tR\x06redact\"\x87\x01\n" +
+	"\x06redact\x18\x05 \x03(\tR\x06redact\x12\x16\n" +
+	"\x06filter\x18\x06 \x01(\tR\x06filter\"\x87\x01\n" +
 	"\tSelection\x12\x1a\n" +
 	"\blistener\x18\x01 \x01(\tR\blistener\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12\x18\n" +
@@ -1566,10 +1582,10 @@ const file_meshtap_tap_v1_tap_proto_rawDesc = "" +
 	"\x12COMMIT_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04NONE\x10\x01\x12\f\n" +
 	"\bINTERVAL\x10\x02\x12\t\n" +
-	"\x05BATCH\x10\x03\"\xe9\x02\n" +
+	"\x05BATCH\x10\x03\"\xfa\x02\n" +
 	"\vEventPolicy\x127\n" +
 	"\x05class\x18\x01 \x01(\x0e2!.meshtap.tap.v1.EventPolicy.ClassR\x05class\x124\n" +
-	"\x04mode\x18\x02 \x01(\x0e2 .meshtap.tap.v1.EventPolicy.ModeR\x04mode\"\x8a\x01\n" +
+	"\x04mode\x18\x02 \x01(\x0e2 .meshtap.tap.v1.EventPolicy.ModeR\x04mode\"\x9b\x01\n" +
 	"\x05Class\x12\x15\n" +
 	"\x11CLASS_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aREQUEST\x10\x01\x12\x0e\n" +
@@ -1582,7 +1598,8 @@ const file_meshtap_tap_v1_tap_proto_rawDesc = "" +
 	"\n" +
 	"\x06CONFIG\x10\x06\x12\r\n" +
 	"\tLIFECYCLE\x10\a\x12\v\n" +
-	"\aATTEMPT\x10\b\"^\n" +
+	"\aATTEMPT\x10\b\x12\x0f\n" +
+	"\vCERTIFICATE\x10\t\"^\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vDROP_NEWEST\x10\x01\x12\a\n" +

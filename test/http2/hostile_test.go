@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build http2
+
+package http2_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/meshtap/meshtap/test/e2e/sidecar"
+)
+
+// attacks are what one hostile connection does until it is cut off.
+var attacks = []struct {
+	name string
+	// next appends the n-th step of the attack.
+	next func(a *attacker, n uint32)
+	// streams is how many streams the proxy looks at before the cut, at most, beside those that it takes as time goes by; 0
+	// asserts nothing.
+	streams uint32
+	counter string // what the proxy counts the cut under
+}{
+	{"rapid reset by the client (F43)", func(a *attacker, n uint32) {
+		a.get(2*n+1, true)
+		a.must(a.fr.WriteRSTStream(2*n+1, http2.ErrCodeCancel))
+	}, 1100, "http2.rx_reset"},
+	{"resets of the server's making (F43)", func(a *attacker, n uint32) {
+		a.get(2*n+1, false)
+		a.must(a.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, 2*n+1, make([]byte, 4)))
+	}, 1500, "http2.tx_reset"},
+	{"malformed requests (F43)", func(a *attacker, n uint32) {
+		a.must(a.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*n + 1, BlockFragment: []byte{0x82}, EndHeaders: true, EndStream: true}))
+	}, 1100, "http2.rx_messaging_error"},
+	{"CONTINUATION without an end (F44)", func(a *attacker, n uint32) {
+		if n == 0 {
+			a.must(a.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}}))
+		}
+		a.must(a.fr.WriteContinuation(1, false, bytes.Repeat([]byte{0x82}, 16<<10)))
+	}, 0, "http2.goaway_sent"},
+	{"PING", func(a *attacker, _ uint32) { a.must(a.fr.WritePing(false, [8]byte{})) }, 0, "http2.goaway_sent"},
+	{"SETTINGS", func(a *attacker, _ uint32) { a.must(a.fr.WriteSettings()) }, 0, "http2.goaway_sent"},
+	{"empty DATA", func(a *attacker, n uint32) {
+		if n == 0 {
+			a.get(1, false)
+		}
+		a.must(a.fr.WriteData(1, false, nil))
+	}, 1, "http2.inbound_empty_frames_flood"},
+}
+
+// resets is how many streams may be reset in a second for as long as a connection likes.
+const resets = 200
+
+// attacker is a hostile connection.
+type attacker struct {
+	t    testing.TB
+	conn net.Conn
+	out  *bufio.Writer
+	fr   *http2.Framer
+	enc  *hpack.Encoder
+	head bytes.Buffer
+	end  error // of writing
+}
+
+func newAttacker(t testing.TB, port string, settings ...http2.Setting) *attacker {
+	conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(sidecar.Hang))
+	a := &attacker{t: t, conn: conn, out: bufio.NewWriterSize(conn, 16<<10)}
+	a.fr, a.enc = http2.NewFramer(a.out, conn), hpack.NewEncoder(&a.head)
+	_, err = io.WriteString(a.out, http2.ClientPreface)
+	a.must(err)
+	a.must(a.fr.WriteSettings(settings...))
+	return a
+}
+
+// must notes the first error, which is the end of the attack.
+func (a *attacker) must(err error) {
+	if a.end == nil {
+		a.end = err
+	}
+}
+
+// get opens a stream, with further fields.
+func (a *attacker) get(id uint32, end bool, more ...hpack.HeaderField) {
+	a.head.Reset()
+	for _, f := range append([]hpack.HeaderField{
+		{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/"},
+	}, more...) {
+		_ = a.enc.WriteField(f)
+	}
+	a.must(a.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: a.head.Bytes(), EndHeaders: true, EndStream: end}))
+}
+
+// goAway reads until the proxy ends the connection, and returns the last stream that it has looked at.
+func (a *attacker) goAway() (last uint32, code http2.ErrCode, ok bool) {
+	for {
+		f, err := a.fr.ReadFrame()
+		if err != nil {
+			return last, code, ok
+		}
+		if g, is := f.(*http2.GoAwayFrame); is {
+			last, code, ok = g.LastStreamID, g.ErrCode, true
+		}
+	}
+}
+
+// TestAttacks (F43, F44): a hostile connection is cut off after a number of frames that is bounded, while other clients
+// are served, and memory stays bounded. How long that takes, and what it costs the others, is a figure for a person.
+func TestAttacks(t *testing.T) {
+	p, port := listen(t, bootstrap("AUTO", origin(t), ""))
+	quiet := serveMeanwhile(t, port, func() { time.Sleep(2 * time.Second) })
+	t.Logf("figure: nobody attacks: p99 %v, %d KiB resident", quiet, resident(t, p.Pid()))
+	for _, c := range attacks {
+		t.Run(c.name, func(t *testing.T) {
+			before := p.Admin().Stats()[c.counter]
+			rss, cpu := resident(t, p.Pid()), processor(t, p.Pid())
+			var worst uint32
+			var cuts atomic.Int64
+			var first time.Duration
+			p99 := serveMeanwhile(t, port, func() {
+				for until := time.Now().Add(2 * time.Second); time.Now().Before(until); {
+					last, took := cutOff(t, port, c.next)
+					n := (last + 1) / 2
+					if most := c.streams + uint32(resets*took.Seconds()); c.streams > 0 && n > most {
+						t.Errorf("%d streams were looked at in %v", n, took)
+					}
+					if worst = max(worst, n); cuts.Add(1) == 1 {
+						first = took
+					}
+				}
+			})
+			cpu = processor(t, p.Pid()) - cpu
+			t.Logf("figure: %d connections cut off one after the other, the first after %v; %d streams looked at, at most; %v of processor in 2 s; "+
+				"p99 of others %v (%.1f times); %d KiB resident before, %d after", cuts.Load(), first, worst, cpu, p99, float64(p99)/float64(quiet),
+				rss, resident(t, p.Pid()))
+			if p.Admin().Stats()[c.counter] == before {
+				t.Errorf("%s has not moved", c.counter)
+			}
+			if grown := resident(t, p.Pid()) - rss; grown > 32<<10 {
+				t.Errorf("%d KiB more than before", grown)
+			}
+		})
+	}
+}
+
+// cutOff attacks over one connection until it ends.
+func cutOff(t *testing.T, port string, next func(a *attacker, n uint32)) (last uint32, took time.Duration) {
+	a := newAttacker(t, port)
+	defer a.conn.Close()
+	began := time.Now()
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for n := uint32(0); a.end == nil; n++ {
+			next(a, n)
+		}
+	})
+	last, code, ok := a.goAway()
+	took = time.Since(began)
+	a.conn.Close()
+	writing.Wait()
+	if errors.Is(a.end, os.ErrDeadlineExceeded) {
+		t.Error("nobody ended the attack")
+	}
+	if ok && code != http2.ErrCodeEnhanceYourCalm {
+		t.Errorf("GOAWAY with %v", code)
+	}
+	return last, took
+}
+
+// TestBomb (F45): a connection without a window opens 1,000 streams, each with as large a head as is taken, made of
+// references to one entry of the table. What they hold is bounded, and others are served meanwhile.
+func TestBomb(t *testing.T) {
+	p, port := listen(t, strings.Replace(bootstrap("AUTO", origin(t), ""), "codec_type: AUTO",
+		"codec_type: AUTO\n          http2_protocol_options: {max_concurrent_streams: 1000}", 1))
+	quiet := serveMeanwhile(t, port, func() { time.Sleep(2 * time.Second) })
+	before := resident(t, p.Pid())
+	value := strings.Repeat("a", 3<<10)
+	a := newAttacker(t, port, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	defer a.conn.Close()
+	p99 := serveMeanwhile(t, port, func() {
+		fields := slices.Repeat([]hpack.HeaderField{{Name: "x", Value: value}}, 18)
+		for i := range uint32(1000) {
+			a.get(2*i+1, true, fields...)
+		}
+		a.must(a.out.Flush())
+		if a.end != nil {
+			t.Error(a.end)
+		}
+		p.Admin().UntilStats(func(s sidecar.Stats) bool {
+			return s["http2.pending_send_bytes"]/int64(len("here\n"))+s["http2.tx_reset"] >= 1000
+		})
+	})
+	s := p.Admin().Stats()
+	held := resident(t, p.Pid()) - before
+	t.Logf("figure: of 1000 streams with %d KiB of head each, %d were refused and %d wait for a window: %d KiB more resident, "+
+		"p99 of others %v (%.1f times)", 18*len(value)>>10, s["http2.tx_reset"], s["http2.streams_active"], held, p99, float64(p99)/float64(quiet))
+	if held > 32<<10 {
+		t.Errorf("%d KiB are held", held)
+	}
+}
+
+// serveMeanwhile asks as eight honest clients while f runs, and returns the 99th percentile of how long they wait.
+func serveMeanwhile(t testing.TB, port string, f func()) time.Duration {
+	var mu sync.Mutex
+	var all []time.Duration
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		tr := &http.Transport{Protocols: new(http.Protocols)}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		client := &http.Client{Transport: tr, Timeout: sidecar.Hang}
+		wg.Go(func() {
+			defer tr.CloseIdleConnections()
+			for pace := time.NewTicker(5 * time.Millisecond); ; <-pace.C {
+				select {
+				case <-stop:
+					pace.Stop()
+					return
+				default:
+				}
+				began := time.Now()
+				resp, err := client.Get("http://127.0.0.1:" + port + "/")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || string(body) != "here\n" {
+					t.Errorf("an honest client got %d, %q, %v", resp.StatusCode, body, err)
+				}
+				mu.Lock()
+				all = append(all, time.Since(began))
+				mu.Unlock()
+			}
+		})
+	}
+	f()
+	close(stop)
+	wg.Wait()
+	slices.Sort(all)
+	return all[len(all)*99/100]
+}
+
+// resident returns the memory of a process in KiB.
+func resident(t testing.TB, pid int) int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// processor returns the processor time that a process has used.
+func processor(t testing.TB, pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	fields := strings.Fields(rest)
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(user+system) * time.Second / 100 // USER_HZ
+}
