@@ -141,4 +141,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race rules fuzz netns e2e interop buses bench bench-peers bench-tap bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race allocs rules fuzz netns e2e interop buses bench bench-peers bench-tap bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
