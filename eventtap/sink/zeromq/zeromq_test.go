@@ -90,6 +90,15 @@ func (s *Sink) subscribed(n int) func() bool {
 	}
 }
 
+// has tells whether n peers get events.
+func (s *Sink) has(n int) func() bool {
+	return func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.peers) == n
+	}
+}
+
 func batch(from, n int, key string) *eventtap.Batch {
 	b := &eventtap.Batch{}
 	for i := range n {
@@ -198,14 +207,7 @@ func TestPush(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	a, b := dialPeer(t, s, "PULL"), dialPeer(t, s, "PULL")
-	peers := func(n int) func() bool {
-		return func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.peers) == n
-		}
-	}
-	until(t, "both are there", peers(2))
+	until(t, "both are there", s.has(2))
 	aGot := collect(a)
 	if err := send(t, s, first); err != nil {
 		t.Fatal(err)
@@ -216,7 +218,7 @@ func TestPush(t *testing.T) {
 		}
 	}
 	b.Close()
-	until(t, "one goes", peers(1))
+	until(t, "one goes", s.has(1))
 	if err := send(t, s, batch(11, 10, "k")); err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +234,9 @@ func TestPush(t *testing.T) {
 func TestStandBy(t *testing.T) {
 	t.Parallel()
 	s := open(t, config(Dealer))
-	first, second := dialPeer(t, s, "ROUTER"), dialPeer(t, s, "ROUTER")
+	first := dialPeer(t, s, "ROUTER")
+	until(t, "the first is there", s.has(1)) // and is the first
+	second := dialPeer(t, s, "ROUTER")
 	b := batch(1, 3, "k")
 	done := make(chan error, 1)
 	s.Send(t.Context(), b, func(err error) { done <- err })
@@ -288,11 +292,7 @@ func TestBadAcknowledgements(t *testing.T) {
 			s := open(t, config(Dealer))
 			p := dialPeer(t, s, "ROUTER")
 			done := make(chan error, 1)
-			until(t, "the peer is there", func() bool {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return len(s.peers) == 1
-			})
+			until(t, "the peer is there", s.has(1))
 			s.Send(t.Context(), batch(1, 1, "k"), func(err error) { done <- err })
 			m, err := p.receive()
 			if err != nil {
