@@ -129,6 +129,7 @@ func TestRogue(t *testing.T) {
 	old.MinVersion = tls.VersionTLS10
 	strict := p.server(good)
 	strict.ClientCAs = other.authority.Pool()
+	strict.MaxVersion = tls.VersionTLS12 // in 1.3 our handshake is over before it is refused, and the alert may come after a broken pipe
 	http1 := p.server(good)
 	http1.NextProtos = []string{"http/1.1"}
 	for _, tt := range []struct {
@@ -142,7 +143,7 @@ func TestRogue(t *testing.T) {
 		{"not for servers", p.server(p.issue(t, "spiffe://mesh/cp", forClients)), "the certificate is not for this use"},
 		{"plain text", nil, "the other side does not speak TLS"},
 		{"an old version", old, "version"},
-		{"our certificate is not good there", strict, "remote error: tls: unknown certificate authority"},
+		{"our certificate is not good there", strict, "unknown certificate authority"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
