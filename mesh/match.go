@@ -2,15 +2,38 @@
 
 package mesh
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // StringMatch is a test of one string. Exactly one of Exact, Prefix, Suffix, Contains and Regex decides, named by Kind.
 type StringMatch struct {
-	Kind  StringMatchKind
+	Kind StringMatchKind
+	// Value is in lower case where IgnoreCase is set.
 	Value string
 	// Regex is compiled and anchored at both ends, as Envoy's safe_regex is.
 	Regex      *regexp.Regexp
 	IgnoreCase bool
+}
+
+// Test evaluates the match on a string. The request path has its own, over bytes (proxy/route).
+func (m *StringMatch) Test(s string) bool {
+	if m.Kind == MatchRegex {
+		return m.Regex.MatchString(s)
+	}
+	if m.IgnoreCase {
+		s = strings.ToLower(s)
+	}
+	switch m.Kind {
+	case MatchPrefix:
+		return strings.HasPrefix(s, m.Value)
+	case MatchSuffix:
+		return strings.HasSuffix(s, m.Value)
+	case MatchContains:
+		return strings.Contains(s, m.Value)
+	}
+	return s == m.Value
 }
 
 // StringMatchKind selects the comparison of a StringMatch.

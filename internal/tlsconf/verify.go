@@ -84,21 +84,21 @@ func matchesSAN(m *mesh.SANMatch, c *x509.Certificate) bool {
 	}
 	if m.Type == mesh.SANURI || m.Type == mesh.SANAny {
 		for _, u := range c.URIs {
-			if matches(&m.Match, u.String()) {
+			if m.Match.Test(u.String()) {
 				return true
 			}
 		}
 	}
 	if m.Type == mesh.SANEmail || m.Type == mesh.SANAny {
 		for _, e := range c.EmailAddresses {
-			if matches(&m.Match, e) {
+			if m.Match.Test(e) {
 				return true
 			}
 		}
 	}
 	if m.Type == mesh.SANIP || m.Type == mesh.SANAny {
 		for _, ip := range c.IPAddresses {
-			if matches(&m.Match, ip.String()) {
+			if m.Match.Test(ip.String()) {
 				return true
 			}
 		}
@@ -110,7 +110,7 @@ func matchesSAN(m *mesh.SANMatch, c *x509.Certificate) bool {
 // Envoy does. Case does not count then (RFC 6125 6.4.1).
 func matchesDNS(m *mesh.StringMatch, name string) bool {
 	if m.Kind != mesh.MatchExact {
-		return matches(m, name)
+		return m.Test(name)
 	}
 	want := strings.ToLower(m.Value)
 	name = strings.ToLower(name)
@@ -120,24 +120,4 @@ func matchesDNS(m *mesh.StringMatch, name string) bool {
 	suffix, wild := strings.CutPrefix(name, "*")
 	label, ok := strings.CutSuffix(want, suffix)
 	return wild && ok && len(suffix) > 1 && suffix[0] == '.' && label != "" && !strings.Contains(label, ".")
-}
-
-// matches evaluates a test. Its Value is in lower case where case does not count.
-func matches(m *mesh.StringMatch, s string) bool {
-	if m.IgnoreCase {
-		s = strings.ToLower(s)
-	}
-	switch m.Kind {
-	case mesh.MatchExact:
-		return s == m.Value
-	case mesh.MatchPrefix:
-		return strings.HasPrefix(s, m.Value)
-	case mesh.MatchSuffix:
-		return strings.HasSuffix(s, m.Value)
-	case mesh.MatchContains:
-		return strings.Contains(s, m.Value)
-	case mesh.MatchRegex:
-		return m.Regex.MatchString(s)
-	}
-	return false
 }

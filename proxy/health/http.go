@@ -143,7 +143,7 @@ func judge(h *mesh.HTTPHealthCheck, status int, isDegraded bool, service string)
 		return answer{verdict: retriable, reason: "status " + strconv.Itoa(status)}
 	case !expected:
 		return answer{verdict: refused, reason: "status " + strconv.Itoa(status)}
-	case named && !matches(h.ServiceName, service):
+	case named && !h.ServiceName.Test(service):
 		return answer{verdict: refused, reason: "the service name does not match", named: true}
 	case isDegraded:
 		return answer{verdict: degraded, named: named}
@@ -158,23 +158,4 @@ func within(ranges []mesh.StatusRange, status int) bool {
 		}
 	}
 	return false
-}
-
-func matches(m *mesh.StringMatch, s string) bool {
-	if m.Kind == mesh.MatchRegex {
-		return m.Regex.MatchString(s)
-	}
-	want := m.Value
-	if m.IgnoreCase {
-		s, want = strings.ToLower(s), strings.ToLower(want)
-	}
-	switch m.Kind {
-	case mesh.MatchPrefix:
-		return strings.HasPrefix(s, want)
-	case mesh.MatchSuffix:
-		return strings.HasSuffix(s, want)
-	case mesh.MatchContains:
-		return strings.Contains(s, want)
-	}
-	return s == want
 }

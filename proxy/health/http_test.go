@@ -5,7 +5,6 @@ package health
 import (
 	"io"
 	"net"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -154,32 +153,6 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
-	}
-}
-
-func TestMatches(t *testing.T) {
-	t.Parallel()
-	for _, tc := range []struct {
-		m    mesh.StringMatch
-		s    string
-		want bool
-	}{
-		{mesh.StringMatch{Kind: mesh.MatchExact, Value: "abc"}, "abc", true},
-		{mesh.StringMatch{Kind: mesh.MatchExact, Value: "abc"}, "ABC", false},
-		{mesh.StringMatch{Kind: mesh.MatchExact, Value: "aBc", IgnoreCase: true}, "ABC", true},
-		{mesh.StringMatch{Kind: mesh.MatchExact, Value: "abc"}, "abcd", false},
-		{mesh.StringMatch{Kind: mesh.MatchPrefix, Value: "ab"}, "abc", true},
-		{mesh.StringMatch{Kind: mesh.MatchPrefix, Value: "bc"}, "abc", false},
-		{mesh.StringMatch{Kind: mesh.MatchSuffix, Value: "bc"}, "abc", true},
-		{mesh.StringMatch{Kind: mesh.MatchSuffix, Value: "ab"}, "abc", false},
-		{mesh.StringMatch{Kind: mesh.MatchContains, Value: "B", IgnoreCase: true}, "abc", true},
-		{mesh.StringMatch{Kind: mesh.MatchContains, Value: "B"}, "abc", false},
-		{mesh.StringMatch{Kind: mesh.MatchRegex, Regex: regexp.MustCompile("^(?:a.c)$")}, "abc", true},
-		{mesh.StringMatch{Kind: mesh.MatchRegex, Regex: regexp.MustCompile("^(?:a.c)$")}, "abcd", false},
-	} {
-		if got := matches(&tc.m, tc.s); got != tc.want {
-			t.Errorf("%+v on %q: %v, want %v", tc.m, tc.s, got, tc.want)
-		}
 	}
 }
 

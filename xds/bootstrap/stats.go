@@ -16,7 +16,6 @@ import (
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/protomatch"
 	"github.com/meshtap/meshtap/internal/stats"
-	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
@@ -201,22 +200,7 @@ func name(s *resource.Scope, path string, m *matcherv3.StringMatcher) func(strin
 		s.Fail(path, err.Error())
 		return nil
 	}
-	return func(n string) bool {
-		if t.IgnoreCase {
-			n = strings.ToLower(n)
-		}
-		switch t.Kind {
-		case mesh.MatchExact:
-			return n == t.Value
-		case mesh.MatchPrefix:
-			return strings.HasPrefix(n, t.Value)
-		case mesh.MatchSuffix:
-			return strings.HasSuffix(n, t.Value)
-		case mesh.MatchContains:
-			return strings.Contains(n, t.Value)
-		}
-		return t.Regex.MatchString(n)
-	}
+	return t.Test
 }
 
 func addStatsFields(t *protofields.Table) {
