@@ -56,6 +56,9 @@ func (c *Call) limitDuration() {
 	}
 	const centuries = 200 * 365 * 24 * time.Hour // which a grpc-timeout may exceed, and the clock not
 	x.SetDeadline(exchange.MaxDeadline, x.Start+int64(min(longest, centuries)))
+	if longest == 0 {
+		x.Worker.Interrupt() // it is over now: a quick answer would come before the deadline is seen
+	}
 }
 
 // streamDuration returns the longest duration of the request; limited is false where there is none.

@@ -382,13 +382,13 @@ func (a *App) wait(ctx context.Context, signals <-chan os.Signal, ended <-chan e
 
 // live is called once everything that the start waits for is in force.
 func (a *App) live() {
+	sys.DropText() // what only the start needed
 	a.setState(admin.Live)
 	metrics.NewListenerManager(a.stats).Set(metrics.WorkersStarted, 1)
 	a.numbers.Observe(0, metrics.ServerInitializationTime, int64(time.Since(a.started)))
 	a.Notify(&mesh.Notice{Kind: mesh.NoticeStart, Time: time.Now().UnixNano(), Lifecycle: &mesh.LifecycleNotice{
 		Version: version.Get().String(), Reason: "initialized",
 	}})
-	sys.DropText() // what only the start needed
 }
 
 // drain lets clients leave while it goes on accepting, and returns when none is left, the drain time is over, or another
