@@ -11,6 +11,7 @@ import (
 
 	"github.com/meshtap/meshtap/test/e2e/examples"
 	"github.com/meshtap/meshtap/test/e2e/origin"
+	"github.com/meshtap/meshtap/test/e2e/sidecar"
 )
 
 // startGRPC serves testdata/grpc.yaml by the binary, Meshtap's where it is "".
@@ -68,7 +69,11 @@ func TestSameGRPCCounters(t *testing.T) {
 		for _, path := range []string{"/dead", "/empty", "/full", "/new/x"} {
 			r.Do(examples.Request{Path: path, Method: "POST", Header: []string{"content-type: application/grpc"}})
 		}
-		s := r.Admin.Stats()
+		var s sidecar.Stats
+		r.Admin.UntilStats(func(now sidecar.Stats) bool { // which may come after the answer
+			s = now
+			return now["http.http.downstream_rq_2xx"] >= 4 && now["cluster.web.upstream_rq_200"] >= 1
+		})
 		for name, want := range map[string]int64{
 			"cluster.dead.upstream_rq_503": 1, "cluster.empty.upstream_rq_503": 1, "cluster.full.upstream_rq_503": 1,
 			"cluster.web.upstream_rq_200": 1, "http.http.downstream_rq_2xx": 4, "http.http.downstream_rq_5xx": 0,
