@@ -18,7 +18,7 @@ import (
 )
 
 // TestReadRabbitMQ reads a queue of a real broker: all of it without a gap, again where nothing was acknowledged, and not
-// again where it was.
+// again where it was, but for what the broker had not looked at when the connection ended.
 func TestReadRabbitMQ(t *testing.T) {
 	r := startRabbit(t, "")
 	for _, structured := range []bool{false, true} {
@@ -43,7 +43,8 @@ func TestReadRabbitMQ(t *testing.T) {
 			t.Errorf("%s, followed and acknowledged: %+v", queue, taken)
 		}
 		// What the sink had sent twice may stand behind what was read.
-		if rest := readQueue(t, ctx, r.addr, queue, false, false, n); rest.Events+rest.Repeated > all.Repeated {
+		const onTheWay = 256
+		if rest := readQueue(t, ctx, r.addr, queue, false, false, n); rest.Events+rest.Repeated > all.Repeated+onTheWay {
 			t.Errorf("%s, after that: %+v, and before %+v", queue, rest, all)
 		}
 	}

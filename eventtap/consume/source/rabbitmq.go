@@ -55,9 +55,9 @@ func (r *rabbitMQ) prepare(o Options) (err error) {
 	return r.channel.QueueBind(q.Name, o.Key, o.Exchange, false, nil)
 }
 
-// Close disconnects; what was not acknowledged goes back to the queue. The channel goes first: with the end of it the broker has
-// taken in the last acknowledgements, which it may throw away with a connection.
-func (r *rabbitMQ) Close() error { return errors.Join(r.channel.Close(), r.conn.Close()) }
+// Close disconnects; what was not acknowledged goes back to the queue. So may what was acknowledged last: the broker throws away
+// what it has not looked at when a connection ends.
+func (r *rabbitMQ) Close() error { return r.conn.Close() }
 
 // Read implements consume.Source. Without following it reads until the queue is empty.
 func (r *rabbitMQ) Read(ctx context.Context, each func(*consume.Message) error) error {
