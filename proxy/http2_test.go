@@ -332,6 +332,7 @@ func TestHTTP2Drain(t *testing.T) {
 	if resp, err := idle.Get("http://" + r.addr); err != nil {
 		t.Fatal(err)
 	} else {
+		_, _ = io.Copy(io.Discard, resp.Body) // one that is not read is reset
 		resp.Body.Close()
 	}
 	var stopping atomic.Bool
