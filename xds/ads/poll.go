@@ -143,12 +143,12 @@ func (p *polls) RecvMsg(m any) error {
 	}
 }
 
-// request returns the next request. Of names that were not asked for before, nothing is here: a server that compares
-// versions would say that nothing has changed.
+// request returns the next request. Of names that were not asked for before, nothing is here: a server that compares versions
+// would say that nothing has changed. What was asked for before this stream is not known here, and the version is of that.
 func (p *polls) request() (req *discoverypb.DiscoveryRequest, asks int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.told == p.asks || p.told == 0 {
+	if p.told == p.asks {
 		return p.req, p.asks
 	}
 	req = proto.CloneOf(p.req)

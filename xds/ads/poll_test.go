@@ -154,3 +154,34 @@ func TestPollAsksForNewNames(t *testing.T) {
 		t.Errorf("response %+v", r)
 	}
 }
+
+// After a poll that failed, names may be asked for that were not answered before: no version is told until something came.
+func TestPollsAnewAfterAFailure(t *testing.T) {
+	t.Parallel()
+	polls, target := polled(t)
+	c := ads.New(ads.Config{
+		Targets: []ads.Target{target}, Types: []string{clusterType},
+		Poll: &ads.Poll{Path: "/", Delay: time.Millisecond, Timeout: hang, Host: "cp"}, Random: func() float64 { return 0 },
+	}, zap.NewNop())
+	out := make(chan ads.Event)
+	go func() { _ = c.Run(t.Context(), out) }()
+	c.Subscribe(clusterType, []string{"a"}, nil)
+	(<-polls).body <- answerWith("1")
+	r := wait[ads.Response](t, out)
+	c.Ack(clusterType, r.Nonce, r.Version)
+	failing := <-polls
+	c.Subscribe(clusterType, []string{"b"}, nil)
+	failing.body <- "500"
+	wait[ads.Disconnected](t, out)
+	for range 2 {
+		p := <-polls
+		if p.req.GetVersionInfo() != "" || len(p.req.GetResourceNames()) != 2 {
+			t.Errorf("asked anew with %v", p.req)
+		}
+		p.body <- "304"
+	}
+	(<-polls).body <- answerWith("1")
+	if r := wait[ads.Response](t, out); r.Version != "1" {
+		t.Errorf("response %+v", r)
+	}
+}

@@ -89,10 +89,10 @@ func (s *sotw) restart() {
 	}
 }
 
-// subscribe changes what is asked for. A NACK that is held back goes out with it.
 // hold implements half: each response of the state of the world says all that there is.
 func (*sotw) hold(string, []string) bool { return false }
 
+// subscribe changes what is asked for. A NACK that is held back goes out with it.
 func (s *sotw) subscribe(url string, add, remove []string) {
 	t := s.byURL[url]
 	if t == nil {

@@ -125,11 +125,27 @@ func (m *Machine) setWant(e *entry, r *Resource) {
 		m.touched = append(m.touched, e)
 	}
 	if old != nil {
-		m.unlink(old)
+		m.unwanted = append(m.unwanted, old)
 	}
 	m.track(e)
 	m.dirty = true
 	m.dropIfUnused(e)
+}
+
+// release takes back what resources name that are not wanted any more. It does so after all of a response is taken: what one of
+// its resources names no longer, another may name from now on, and the control plane, which sees no change of what is asked for,
+// would not send that again.
+func (m *Machine) release() {
+	for len(m.unwanted)+len(m.unchosen) > 0 {
+		resources, sources := m.unwanted, m.unchosen
+		m.unwanted, m.unchosen = nil, nil
+		for _, r := range resources {
+			m.unlink(r)
+		}
+		for _, c := range sources {
+			m.unchoose(c)
+		}
+	}
 }
 
 // track keeps the sets of pending and gone entries.

@@ -60,6 +60,10 @@ type Machine struct {
 	timers    map[TimerID]*wait
 	lastTimer TimerID
 
+	// unwanted and unchosen are what has lost its mention in this step: see release.
+	unwanted []*Resource
+	unchosen []choice
+
 	current *mesh.Snapshot
 	initial map[*entry]*Resource
 	// connected are the sources that can answer now.
@@ -154,6 +158,7 @@ func (m *Machine) Step(ev Event) []Action {
 	case Applied:
 		m.onApplied(ev.Rejected)
 	}
+	m.release()
 	snapshot := m.settle()
 	m.flush()
 	if snapshot != nil {

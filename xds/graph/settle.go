@@ -178,6 +178,7 @@ func (m *Machine) takeOut(e *entry) {
 		m.leave(s, e)
 	}
 	m.dropIfUnused(e)
+	m.release()
 }
 
 // versions returns the version_info strings that are in force. A type with resources that are held back keeps the old one.

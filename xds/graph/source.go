@@ -53,12 +53,23 @@ func (m *Machine) chooseSource(e *entry) {
 		}
 	}
 	if old != nil {
-		old.wants--
-		if old.wants == 0 {
-			m.sleep(old)
-		}
-		m.leave(old, e)
+		m.unchosen = append(m.unchosen, choice{old, e})
 	}
+}
+
+// choice is a source that a cluster wanted.
+type choice struct {
+	source  *source
+	cluster *entry
+}
+
+// unchoose takes a choice back.
+func (m *Machine) unchoose(c choice) {
+	c.source.wants--
+	if c.source.wants == 0 {
+		m.sleep(c.source)
+	}
+	m.leave(c.source, c.cluster)
 }
 
 func (m *Machine) edsSource(c *mesh.Cluster) *source {
