@@ -88,6 +88,7 @@ func FuzzHuffman(f *testing.F) {
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff"), []byte("\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf"))
 	f.Add([]byte("\x3f\xe1\x1f\x40\x01a\x01b"), []byte("\xbe\x20\x40\x01a\x01b\xbe"))
+	f.Add([]byte("?0?0"), []byte("\xbcb\x05\xff\xff\x05\xba\xda"))
 	f.Add([]byte("\x40\x0acustom-key\x0dcustom-header"), []byte("\x7f\x00\x01c\x10\x08password\x06secret"))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		var d decoder
@@ -96,6 +97,9 @@ func FuzzDecode(f *testing.F) {
 		for _, p := range [][]byte{a, b, a} {
 			got, ok := decodeAll(&d, p)
 			want, wantOK := theirs(x, p)
+			if ok && !wantOK && resizes(p) > 1 {
+				return // RFC 7541, section 4.2 wants two where the size went down and up; x/net takes them while its table is empty
+			}
 			if ok && (!wantOK || !slices.Equal(got, want)) {
 				t.Fatalf("%x: %q; x/net: %q, %v", p, got, want, wantOK)
 			}
@@ -117,6 +121,18 @@ func tableSize(tb *table) (n int) {
 		var f field
 		tb.get(i, &f)
 		n += f.size()
+	}
+	return n
+}
+
+// resizes counts the changes of the table's size that a block begins with.
+func resizes(p []byte) (n int) {
+	for len(p) > 0 && p[0]&0xe0 == 0x20 {
+		n++
+		more := p[0]&0x1f == 0x1f
+		for p = p[1:]; more && len(p) > 0; p = p[1:] {
+			more = p[0]&0x80 != 0
+		}
 	}
 	return n
 }
