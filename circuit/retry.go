@@ -33,6 +33,9 @@ const (
 	ReasonRetryOverflow = "overflow"
 )
 
+// ReasonTurnedOff: the runtime says that this part of the retries is not to be made.
+const ReasonTurnedOff = "turned_off"
+
 // Decision says what follows a failed attempt.
 type Decision struct {
 	Retry bool
@@ -83,13 +86,15 @@ func (p *Plan) Next(a *Attempt, rnd uint64) Decision {
 		return Decision{Reason: ReasonNotReplayable}
 	case p.retries >= p.policy.Retries:
 		return Decision{Reason: ReasonRetryLimit}
+	case p.resources != nil && rnd%100 < uint64(p.resources.refuse.Load()):
+		return Decision{Reason: ReasonTurnedOff}
 	case p.resources != nil && !p.resources.Acquire(Retries):
 		return Decision{Reason: ReasonRetryOverflow}
 	}
 	p.holds = p.resources != nil
 	p.retries++
 	// All of the interval is left to chance, so that requests that failed together do not come back together.
-	wait, _ := bits.Mul64(rnd, uint64(interval(p.policy, p.retries)))
+	wait, _ := bits.Mul64(rnd, uint64(interval(p.policy, p.base(), p.retries)))
 	return Decision{Retry: true, Wait: time.Duration(wait), Reason: condition}
 }
 
@@ -220,12 +225,22 @@ func statusConditions(a *Attempt) mesh.RetryOn {
 	return on
 }
 
+// base returns the longest wait before the first retry where the policy does not say.
+func (p *Plan) base() time.Duration {
+	if p.resources != nil {
+		if d := p.resources.backOff.Load(); d > 0 {
+			return time.Duration(d)
+		}
+	}
+	return defaultBackOff
+}
+
 // interval returns the longest wait before the n-th retry, n >= 1. It doubles from the base to the maximum, as Envoy's
 // JitteredExponentialBackOffStrategy does: 25, 50, 100, 200, 250 ms. (Its documentation says 25, 75, 175, 250.)
-func interval(p *mesh.RetryPolicy, n int) time.Duration {
-	base, longest := p.BackOffBase, p.BackOffMax
-	if base <= 0 {
-		base = defaultBackOff
+func interval(p *mesh.RetryPolicy, base time.Duration, n int) time.Duration {
+	longest := p.BackOffMax
+	if p.BackOffBase > 0 {
+		base = p.BackOffBase
 	}
 	if longest <= 0 {
 		longest = backOffRatio * base

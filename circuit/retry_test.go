@@ -347,6 +347,45 @@ func TestParseRetryOn(t *testing.T) {
 	}
 }
 
+// TestSetRetries: what the cluster says of the first wait counts where the policy does not say, and a share of the retries
+// can be turned off.
+func TestSetRetries(t *testing.T) {
+	t.Parallel()
+	const half, all = uint64(1) << 63, math.MaxUint64 // of the wait; their last two digits are 08 and 15
+	for name, test := range map[string]struct {
+		set    time.Duration
+		share  uint32
+		base   time.Duration
+		rnd    uint64
+		reason string
+		wait   time.Duration
+	}{
+		"nothing said":          {0, 100, 0, half, "5xx", 12500 * time.Microsecond},
+		"a wait":                {time.Second, 100, 0, half, "5xx", 500 * time.Millisecond},
+		"the policy says":       {time.Second, 100, time.Minute, half, "5xx", 30 * time.Second},
+		"none are made":         {0, 0, 0, all, circuit.ReasonTurnedOff, 0},
+		"one that is made":      {0, 85, 0, all, "5xx", 25*time.Millisecond - 1},
+		"one that is not made":  {0, 84, 0, all, circuit.ReasonTurnedOff, 0},
+		"more than all of them": {0, 1000, 0, half, "5xx", 12500 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := circuit.NewResources(&mesh.Limits{Retries: 1})
+			r.SetRetries(test.set, test.share)
+			p := circuit.NewPlan(&mesh.RetryPolicy{On: mesh.RetryOn5xx, Retries: 1, BackOffBase: test.base}, r)
+			defer p.Close()
+			a := answered(500)
+			d := p.Next(&a, test.rnd)
+			if d.Reason != test.reason || d.Wait != test.wait || d.Retry != (test.reason == "5xx") {
+				t.Errorf("got %+v, want %s after %s", d, test.reason, test.wait)
+			}
+			if used := r.InUse(circuit.Retries); d.Retry != (used == 1) {
+				t.Errorf("%d retries are in use", used)
+			}
+		})
+	}
+}
+
 func TestRetryHeadersMerge(t *testing.T) {
 	t.Parallel()
 	base := &mesh.RetryPolicy{

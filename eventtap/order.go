@@ -52,6 +52,21 @@ func (o *Order) End(b *Batch, err error) {
 	}
 	var refused *RefusedError
 	if !errors.As(err, &refused) {
+		o.fail(b)
+	}
+}
+
+// Fail is called as soon as it is known of a batch that is in flight that End will be called with an error, for which it may have
+// to wait for other parts of the batch.
+func (o *Order) Fail(b *Batch) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.fail(b)
+}
+
+// fail keeps others from being sent before b. mu must be held.
+func (o *Order) fail(b *Batch) {
+	if !slices.Contains(o.failed, b) {
 		o.failed = append(o.failed, b)
 	}
 }

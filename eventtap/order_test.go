@@ -36,4 +36,10 @@ func TestOrder(t *testing.T) {
 	o.End(c, bad)
 	o.Reset()
 	begin("after Open", a, nil)
+	o.Fail(a)
+	begin("a part of the one before has failed", b, eventtap.ErrBehind)
+	o.End(a, bad)
+	begin("the whole has", b, eventtap.ErrBehind)
+	begin("it comes again", a, nil)
+	begin("and what is behind it", b, nil)
 }

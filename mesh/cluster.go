@@ -17,6 +17,8 @@ type Cluster struct {
 	// EDSName is the key of the endpoint resource: its name, with its source where that is not the aggregated stream. The
 	// name defaults to Name.
 	EDSName string
+	// KeepLast is how long an EDS cluster goes on with the endpoints it has when a set without any comes. 0: not at all.
+	KeepLast time.Duration
 	// Endpoints are those of a Static cluster.
 	Endpoints *EndpointSet
 	// DNS is set for StrictDNS.
@@ -37,7 +39,9 @@ type Cluster struct {
 	// Preconnect is for how many streams, for each that is open or waits, connections to a host are kept ready; up to 1
 	// means none but those that are needed.
 	Preconnect float64
-	Outlier    *Outlier
+	// Predict is the same for all streams of the cluster together: connections are opened to the hosts that come next.
+	Predict float64
+	Outlier *Outlier
 	// HealthChecks are the active checks, of which there is at most one so far.
 	HealthChecks []HealthCheck
 	Breaker      *Breaker

@@ -140,7 +140,26 @@ type LogFilter struct {
 	AnyFlag  bool
 	NotCheck bool
 	Header   *HeaderMatch
-	And, Or  []*LogFilter
+	Share    *LogShare
+	GRPC     *LogGRPC
+	// HTTP lets requests through, TCP connections: the types of entries that there are.
+	HTTP, TCP bool
+	And, Or   []*LogFilter
+}
+
+// LogShare lets a share of outcomes through: Numerator out of Denominator. A request is in it or not by its request id, so
+// that all proxies that it passes log the same ones; Independent takes a random number of its own.
+type LogShare struct {
+	Numerator, Denominator uint32
+	// Runtime, where it is not nil, replaces Numerator by the number that a key has.
+	Runtime     RuntimeKey
+	Independent bool
+}
+
+// LogGRPC lets outcomes through by their gRPC status: those whose bit is set in Statuses, or with Exclude the others.
+type LogGRPC struct {
+	Statuses uint32
+	Exclude  bool
 }
 
 // Comparison compares a number: Op is one of '=', '>' (greater or equal), '<' (less or equal) and '!' (not equal).

@@ -14,10 +14,10 @@ type PartRef struct {
 	Default bool
 }
 
-// FilterDiscovery is where the configuration of an HTTP filter comes from while the filter runs (ECDS).
+// FilterDiscovery is where the configuration of an HTTP or listener filter comes from while the filter runs (ECDS).
 type FilterDiscovery struct {
 	// Key is that of the resource, Types are the types it may have, as in PartRef.
 	Key, Types string
-	// Default serves until it comes; nil answers 500.
+	// Default serves until it comes; with nil, requests are answered 500, and connections closed.
 	Default *Extension
 }

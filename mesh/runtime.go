@@ -18,3 +18,12 @@ type RuntimeKey interface {
 	Double(otherwise float64) float64
 	Bool(otherwise bool) bool
 }
+
+// RuntimeValues reads keys that no configuration names, those of Envoy's own. It is for what looks at them when they change,
+// and not with each request.
+type RuntimeValues interface {
+	// Generation is another number after each change.
+	Generation() uint64
+	Integer(name string, otherwise uint64) uint64
+	Double(name string, otherwise float64) float64
+}

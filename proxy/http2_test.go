@@ -258,6 +258,63 @@ func TestHTTP2Refused(t *testing.T) {
 	}
 }
 
+// TestHTTP2Cancelled: that an upstream has cancelled an answer, as gRPC servers do at a call's deadline, is not told to the
+// client as a fault of the proxy's.
+func TestHTTP2Cancelled(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[http2.ErrCode]http2.ErrCode{
+		http2.ErrCodeCancel: http2.ErrCodeCancel, http2.ErrCodeNo: http2.ErrCodeInternal, http2.ErrCodeEnhanceYourCalm: http2.ErrCodeInternal,
+	} {
+		t.Run(code.String(), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.serve(manager(), []*mesh.Route{prefix("/", to("c"))}, cluster2("c", resetter(t, code)))
+			resp, err := client2(t).Get("http://" + r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(b) != "beginning" || err == nil || !strings.Contains(err.Error(), "; "+want.String()+";") {
+				t.Errorf("%q, then %v, want %v", b, err, want)
+			}
+			if o := r.rec.wait(t, 1)[0]; o.Failure != mesh.UpstreamReset || o.Details != "upstream_reset_after_response_started{remote_reset}" {
+				t.Errorf("%v, %s", o.Failure, o.Details)
+			}
+			r.settled("c")
+		})
+	}
+}
+
+// resetter is an upstream of HTTP/2 that resets each stream after the beginning of its answer.
+func resetter(t testing.TB, code http2.ErrCode) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { l.Close() })
+	wg.Go(func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			t.Cleanup(func() { c.Close() })
+			wg.Go(func() {
+				_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				fr := http2.NewFramer(c, c)
+				_ = fr.WriteSettings()
+				for f, err := fr.ReadFrame(); err == nil; f, err = fr.ReadFrame() {
+					if f, is := f.(*http2.HeadersFrame); is {
+						_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true})
+						_ = fr.WriteData(f.StreamID, false, []byte("beginning"))
+						_ = fr.WriteRSTStream(f.StreamID, code)
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
 // TestHTTP2ApplyUnderLoad is TestApplyUnderLoad with HTTP/2 on both sides: clusters are replaced while their streams run,
 // and hosts come and go.
 func TestHTTP2ApplyUnderLoad(t *testing.T) {

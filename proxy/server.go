@@ -24,6 +24,7 @@ import (
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/lb"
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/proxy/codec/h2"
 	"github.com/meshtap/meshtap/proxy/downstream"
 	"github.com/meshtap/meshtap/proxy/filter"
 	"github.com/meshtap/meshtap/proxy/format"
@@ -66,6 +67,8 @@ type Deps struct {
 	ListenerFilters map[string]inspect.Build
 	HTTPFilters     map[string]filter.Builder
 	Policies        map[string]lb.Builder
+	// Runtime holds Envoy's own keys; Server.RuntimeChanged is to tell of changes. nil is a runtime without values.
+	Runtime mesh.RuntimeValues
 	// Demand asks for a virtual host among those that come to a table, and does not block; Server.Answered is to tell the end.
 	// nil where nothing can be asked for.
 	Demand func(hostSet, host string) bool
@@ -139,7 +142,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	http := &downstream.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() downstream.Live { return s.live.Load() },
 		Filters: deps.HTTPFilters, Configs: s.configs, Observers: deps.Observers, Env: &format.Env{Hostname: cfg.Hostname},
-		Busy: &s.busy,
+		Busy: &s.busy, Together: h2.NewTogether(),
 	}
 	l4 := &tcp.Deps{
 		Log: deps.Log, Stats: deps.Stats, Live: func() tcp.Live { return s.live.Load() },
@@ -152,7 +155,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	http.Logs = func(l []mesh.AccessLog) (downstream.Logs, error) { return deps.Logs(l) }
 	l4.Logs = func(l []mesh.AccessLog) (tcp.Logs, error) { return deps.Logs(l) }
 	s.listeners, err = listener.New(listener.Config{
-		Engine: engine, Filters: deps.ListenerFilters, Stats: deps.Stats, Log: deps.Log,
+		Engine: engine, Filters: deps.ListenerFilters, Configs: s.configs.Place, Stats: deps.Stats, Log: deps.Log,
 		MaxConnections: cfg.MaxConnections, MaxConnectionsRuntime: cfg.MaxConnectionsRuntime, DrainTime: cfg.DrainTime,
 		Secrets: s.secrets,
 		Build: func(l *mesh.Listener, fc *mesh.FilterChain) (listener.ChainHandler, error) {
@@ -172,7 +175,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.clusters = upstream.Deps{
 		Log: deps.Log, Engine: engine, Stats: deps.Stats, Notifier: deps.Notifier, Policies: deps.Policies,
-		Own: s.listeners.Ours, Guard: s.listeners.Guard(), Dials: pool.NewDials(), Secrets: s.secrets,
+		Runtime: deps.Runtime, Own: s.listeners.Ours, Guard: s.listeners.Guard(), Dials: pool.NewDials(), Secrets: s.secrets,
 	}
 	s.wg.Go(s.tick)
 	return s, nil
@@ -314,6 +317,9 @@ func (s *Server) SetExtension(key string, config *mesh.Extension) { s.configs.Se
 // Secrets returns the secrets in force, by name.
 func (s *Server) Secrets() []*mesh.Secret { return s.secrets.InForce() }
 
+// RuntimeChanged has the clusters look at Deps.Runtime again, soon. It does not block.
+func (s *Server) RuntimeChanged() { s.changed() }
+
 func (s *Server) changed() {
 	select {
 	case s.wake <- struct{}{}:
@@ -329,6 +335,7 @@ func (s *Server) tick() {
 		now := mono.Now()
 		next := now + int64(time.Minute)
 		for _, c := range s.live.Load().clusters {
+			c.Tune()
 			if c.Ticks() {
 				next = min(next, c.Tick(now))
 			}

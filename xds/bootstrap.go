@@ -155,11 +155,11 @@ func (s *Streams) config(src resource.Source) (ads.Config, error) {
 		if v.TLS == nil {
 			continue
 		}
-		if len(v.TLS.CertificateSecrets) > 0 || v.TLS.ValidationSecret != "" {
-			return cfg, fmt.Errorf("xds: the control plane's cluster %q takes secrets over SDS, which is for other clusters; "+
-				"use tls_certificates and validation_context, whose files are read anew for each connection", src.Cluster)
+		secrets, err := s.secretsOf(c, v.TLS)
+		if err != nil {
+			return cfg, err
 		}
-		cfg.Secure = s.secure(c)
+		cfg.Secure = s.secure(c, secrets)
 	}
 	if len(cfg.Targets) == 0 {
 		return cfg, fmt.Errorf("xds: the control plane's cluster %q has no addresses", src.Cluster)

@@ -97,7 +97,13 @@ type world struct {
 
 func start(t *testing.T, fetchTimeout time.Duration) *world {
 	t.Helper()
-	w := &world{t: t, cp: fakexds.Start(t), proxy: &proxy{
+	return startAt(t, fakexds.Start(t), fetchTimeout)
+}
+
+// startAt is start with a control plane that is there already.
+func startAt(t *testing.T, cp *fakexds.Server, fetchTimeout time.Duration) *world {
+	t.Helper()
+	w := &world{t: t, cp: cp, proxy: &proxy{
 		t: t, applied: make(chan *mesh.Snapshot, 1<<16), notices: make(chan mesh.Notice, 1<<16),
 		endpoints: map[string]*mesh.EndpointSet{}, secrets: newSecrets(), configs: make(chan *mesh.Extension, 1<<16),
 	}}

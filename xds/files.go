@@ -14,6 +14,7 @@ import (
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meshtap/meshtap/xds/ads"
 	"github.com/meshtap/meshtap/xds/bootstrap"
@@ -180,13 +181,7 @@ func (f *files) response() ads.Response {
 	out := ads.Response{TypeURL: f.typeURL, Version: m.GetVersionInfo(), Nonce: strconv.Itoa(f.count)}
 	var places []int // of the resources that are taken, in the file
 	for i, a := range m.GetResources() {
-		res := ads.Resource{TypeURL: a.GetTypeUrl(), Bytes: a.GetValue()}
-		if strings.HasSuffix(res.TypeURL, "/envoy.service.discovery.v3.Resource") {
-			w := &discoverypb.Resource{}
-			if proto.Unmarshal(a.GetValue(), w) == nil && w.GetResource() != nil {
-				res = ads.Resource{TypeURL: w.GetResource().GetTypeUrl(), Bytes: w.GetResource().GetValue()}
-			}
-		}
+		res := unwrapped(a)
 		if !names[ads.Wildcard] && !names[resource.Name(res.Bytes)] {
 			continue
 		}
@@ -197,6 +192,18 @@ func (f *files) response() ads.Response {
 	last := f.last
 	out.Place = func(i int, path string) string { return last.Place(places[i], path) }
 	return out
+}
+
+// unwrapped returns a resource of a file, which may stand in a wrapper.
+func unwrapped(a *anypb.Any) ads.Resource {
+	res := ads.Resource{TypeURL: a.GetTypeUrl(), Bytes: a.GetValue()}
+	if strings.HasSuffix(res.TypeURL, "/envoy.service.discovery.v3.Resource") {
+		w := &discoverypb.Resource{}
+		if proto.Unmarshal(a.GetValue(), w) == nil && w.GetResource() != nil {
+			res = ads.Resource{TypeURL: w.GetResource().GetTypeUrl(), Bytes: w.GetResource().GetValue()}
+		}
+	}
+	return res
 }
 
 var _ Stream = (*files)(nil)

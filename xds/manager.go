@@ -276,7 +276,7 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	switch a := a.(type) {
 	case graph.Subscribe:
 		m.known.follow(a)
-		m.numbers.follow(a)
+		m.numbers.follow(a, m.graph.TypesFor)
 		m.subscribe(ctx, a)
 	case graph.Refresh:
 		if f := m.feeds[a.Source]; f != nil {

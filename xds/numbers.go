@@ -52,9 +52,11 @@ type numbers struct {
 	// parts are those of the secrets, and of the configurations of filters, that are asked for.
 	parts   map[part]*stats.Group
 	schemas map[mesh.ResourceKind]*stats.Schema
-	reg     *stats.Registry
-	planes  *stats.Schema
-	own     *stats.Group
+	// listenerFilter is that of configurations of listener filters.
+	listenerFilter *stats.Schema
+	reg            *stats.Registry
+	planes         *stats.Schema
+	own            *stats.Group
 	// downSince is when the first of the sources was lost, in nanoseconds since 1970; 0 while all are there.
 	downSince *atomic.Int64
 	graph     graph.Counts
@@ -78,6 +80,7 @@ func updateSchema(name string) *stats.Schema {
 func newNumbers(reg *stats.Registry, layers bool) numbers {
 	n := numbers{updates: map[mesh.ResourceKind]*stats.Group{}, reg: reg, downSince: &atomic.Int64{}}
 	n.parts, n.schemas = map[part]*stats.Group{}, partSchemas()
+	n.listenerFilter = updateSchema("extension_config_discovery.tcp_listener_filter")
 	n.planes = &stats.Schema{Name: "control_plane", Defs: []stats.Def{
 		connectedState: {Name: "connected_state", Kind: stats.Gauge},
 		identifier:     {Name: "identifier", Kind: stats.Text},

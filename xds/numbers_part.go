@@ -4,6 +4,7 @@ package xds
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshtap/meshtap/internal/sourcekey"
@@ -14,6 +15,9 @@ import (
 
 // tagPart is the name of a secret, or of the configuration of a filter, in Prometheus.
 const tagPart = "envoy.xds_resource_name"
+
+// listenerFilters is how the types of listener filters begin.
+const listenerFilters = "envoy.extensions.filters.listener."
 
 // keyRotationFailed is the number of secrets alone, behind those of every subscription.
 const keyRotationFailed = updateVersionText + 1
@@ -33,13 +37,17 @@ type part struct {
 	key  string
 }
 
-// follow opens and closes the numbers of parts, such as sds.<name>.*, with what is asked for.
-func (n *numbers) follow(s graph.Subscribe) {
-	schema := n.schemas[s.Kind]
-	if schema == nil {
+// follow opens and closes the numbers of parts, such as sds.<name>.*, with what is asked for. types says which types a part
+// may have.
+func (n *numbers) follow(s graph.Subscribe, types func(mesh.ResourceKind, string) string) {
+	if n.schemas[s.Kind] == nil {
 		return
 	}
 	for _, key := range s.Add {
+		schema := n.schemas[s.Kind]
+		if s.Kind == mesh.KindExtension && strings.HasPrefix(types(s.Kind, key), listenerFilters) {
+			schema = n.listenerFilter
+		}
 		name := sourcekey.Name(key)
 		n.parts[part{s.Kind, key}] = n.reg.Group(schema, schema.Name+"."+name, stats.Tag{Name: tagPart, Value: name})
 	}

@@ -17,25 +17,37 @@ import (
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
-// secure returns how TLS is spoken to a cluster of the bootstrap, for each connection anew: its files may have changed. A
-// moment at which they do not belong together must not cost the control plane, so the last that were good are used on.
-func (s *Streams) secure(c bootstrap.Static) func() (*tls.Config, error) {
+// secure returns how TLS is spoken to a cluster of the bootstrap, for each connection anew: its files, and those of its
+// secrets, may have changed. A moment at which they do not belong together must not cost the control plane, so the last that
+// were good are used on.
+func (s *Streams) secure(c bootstrap.Static, secrets planeSecrets) func() (*tls.Config, error) {
 	opt := s.b.Resource
 	opt.RejectUnknown = false // what the bootstrap was allowed is not judged again
 	decoder := resource.New(opt)
+	read := func() (*tls.Config, error) {
+		d, err := decoder.Decode(c.TypeURL, c.Raw, "")
+		if err != nil {
+			return nil, err
+		}
+		t, err := secrets.fill(d.Value.(*mesh.Cluster).TLS)
+		if err != nil {
+			return nil, err
+		}
+		return tlsconf.Client(t)
+	}
 	var mu sync.Mutex
-	last, lastErr := tlsconf.Client(c.Value.(*mesh.Cluster).TLS)
+	last, _ := read() // what is wrong with it is told where a connection needs it
 	return func() (*tls.Config, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		d, err := decoder.Decode(c.TypeURL, c.Raw, "")
-		if err != nil {
-			s.log.Warn("the certificates of a control plane cannot be read anew; the last ones are used on",
-				zap.String("cluster", c.Name), zap.Error(err))
-			return last, lastErr
+		now, err := read()
+		if err == nil || last == nil {
+			last = now
+			return now, err
 		}
-		last, lastErr = tlsconf.Client(d.Value.(*mesh.Cluster).TLS)
-		return last, lastErr
+		s.log.Warn("the certificates of a control plane cannot be read anew; the last ones are used on",
+			zap.String("cluster", c.Name), zap.Error(err))
+		return last, nil
 	}
 }
 

@@ -11,11 +11,13 @@ import (
 	"testing"
 	"time"
 
+	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 
 	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/test/fakexds"
+	"github.com/meshtap/meshtap/xds/dump"
 )
 
 // scoped is what a control plane says of one listener with scoped routes: the tables of the scopes by their keys, the names of
@@ -83,6 +85,39 @@ func (s scoped) text() string {
 	return strings.Join(lines, "\n")
 }
 
+// checkStatusOf checks that the client status has the scopes and the virtual hosts of a state in force, and no other that was
+// taken.
+func (w *moded) checkStatusOf(s scoped) {
+	w.t.Helper()
+	in, err := w.m.Dump(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	status, err := dump.ClientConfig(in, nil, dump.NewRedactor([]byte("key")), true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var got, want []string
+	for _, x := range status.GetGenericXdsConfigs() {
+		if t := x.GetTypeUrl(); (t == fakexds.ScopeType || t == fakexds.HostType) && x.GetClientStatus() == adminpb.ClientResourceStatus_ACKED {
+			got = append(got, x.GetName())
+		}
+	}
+	for _, scope := range s.names {
+		want = append(want, scope)
+	}
+	for table, domains := range s.hosts {
+		for _, d := range domains {
+			want = append(want, table+"/"+d)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		w.t.Errorf("the client status has %q, want %q", got, want)
+	}
+}
+
 func scopedInForce(s *mesh.Snapshot) string {
 	l := s.Listeners["L"]
 	if l == nil || s.ScopeSets[l.Chains[0].HTTP.Scoped.Set] == nil {
@@ -132,6 +167,7 @@ func TestScopesByEveryWay(t *testing.T) {
 				w.until(want, func(s *mesh.Snapshot) bool {
 					return scopedInForce(s) == want
 				})
+				w.checkStatusOf(s)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtap/cli"
 	"github.com/meshtap/meshtap/cmd/meshtapd/bus"
+	"github.com/meshtap/meshtap/internal/login"
 )
 
 // controlFlags are the flags of "meshtapd control".
@@ -25,6 +26,7 @@ type controlFlags struct {
 	busDir                string
 	noBus                 bool
 	logLevel              string
+	tls                   login.TLS
 }
 
 const (
@@ -52,6 +54,9 @@ changes nothing, and the log says what is wrong with it and where. Without
 	s.StringVarP(&f.config, "config", "c", "", "`file`: the mesh, as docs/mesh-yaml.md has it")
 	s.StringVar(&f.listen, "listen", "127.0.0.1:18000", "`address`: for sidecars, or unix:/path")
 	s.StringVar(&f.admin, "admin", "127.0.0.1:18001", "`address`: for people, or unix:/path")
+	s.StringVar(&f.tls.CertificateFile, "tls-cert", "", "`file`: the certificate to show to sidecars, for TLS")
+	s.StringVar(&f.tls.KeyFile, "tls-key", "", "`file`: its key")
+	s.StringVar(&f.tls.CAFile, "tls-client-ca", "", "`file`: whose certificates sidecars must have")
 	s.StringVar(&f.busListen, "bus-listen", "", "`address`: opens the event bus, as 127.0.0.1:4222")
 	s.StringVar(&f.busToken, "bus-token-file", "", "`file`: the token for --bus-listen, else a new one")
 	s.StringVar(&f.busDir, "bus-dir", "", "`directory`: of the events ($XDG_STATE_HOME/meshtap/bus)")
@@ -67,11 +72,14 @@ func (f *controlFlags) run(ctx context.Context) error {
 	case f.noBus && (f.busListen != "" || f.busToken != "" || f.busDir != ""):
 		return cli.Usage("", "--no-bus and the other flags of the bus exclude each other")
 	}
+	if err := f.tlsUsage(); err != nil {
+		return err
+	}
 	log, err := newLogger(os.Stderr, f.logLevel)
 	if err != nil {
 		return err
 	}
-	c := planeConfig{File: f.config, Listen: f.listen, Admin: f.admin, Log: log.Named("control")}
+	c := planeConfig{File: f.config, Listen: f.listen, Admin: f.admin, TLS: f.tls, Log: log.Named("control")}
 	if !f.noBus {
 		if c.Bus, err = f.startBus(ctx, log); err != nil {
 			return err

@@ -28,6 +28,7 @@ import (
 // demoFlags are the flags of "meshtapd demo".
 type demoFlags struct {
 	rate     int
+	sinks    string
 	logLevel string
 }
 
@@ -53,6 +54,7 @@ with Ctrl-C. It says what to type in a second terminal.`,
 		RunE: verb(f.run, syscall.SIGHUP), // the end of its terminal
 	}
 	cmd.Flags().IntVar(&f.rate, "rate", 20, "`number` of requests per second")
+	cmd.Flags().StringVar(&f.sinks, "sinks", "", "`file`: more sinks of the tap, a list as in its sinks field")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "warn", "`level`: debug, info, warn or error")
 	return cmd
 }
@@ -67,6 +69,11 @@ func (f *demoFlags) run(ctx context.Context, cmd *cobra.Command) error {
 		return err
 	}
 	d := &demoRun{log: log, rate: f.rate, begun: begun, out: cmd.OutOrStdout()}
+	if f.sinks != "" {
+		if d.sinks, err = demo.ReadSinks(f.sinks); err != nil {
+			return cli.Usage("", "--sinks %s: %v", f.sinks, err)
+		}
+	}
 	if err := d.prepare(); err != nil {
 		return err
 	}
@@ -78,6 +85,7 @@ func (f *demoFlags) run(ctx context.Context, cmd *cobra.Command) error {
 type demoRun struct {
 	log   *zap.Logger
 	rate  int
+	sinks []string
 	begun time.Time
 	out   io.Writer
 
@@ -121,7 +129,7 @@ func (d *demoRun) serve(ctx context.Context) (err error) {
 	defer d.bus.Close()
 	d.world, err = demo.New(demo.Config{
 		Dir: d.dir.Path, Meshtap: d.meshtap, Meshtapd: d.meshtapd, Control: d.in("xds.sock"),
-		BusURL: d.bus.URL(), TokenFile: d.bus.TokenFile(), Stream: bus.Stream,
+		BusURL: d.bus.URL(), TokenFile: d.bus.TokenFile(), Stream: bus.Stream, Sinks: d.sinks,
 	})
 	if err != nil {
 		return err

@@ -60,8 +60,11 @@ func TestCommandLine(t *testing.T) {
 		"an argument":               {[]string{"demo", "x"}, 2, "meshtapd: meshtapd demo takes no \"x\"\n  hint: see meshtapd demo --help\n"},
 		"no such flag":              {[]string{"demo", "--rats", "1"}, 2, "did you mean --rate?"},
 		"a rate of nothing":         {[]string{"demo", "--rate", "0"}, 2, "--rate 0: 1 to 1000 are allowed"},
+		"no file of sinks":          {[]string{"demo", "--sinks", "/nowhere/at/all.yaml"}, 2, "--sinks /nowhere/at/all.yaml: open"},
 		"a level":                   {[]string{"demo", "--log-level", "loud"}, 2, "debug, info, warn and error are allowed"},
 		"nothing to serve":          {[]string{"control"}, 2, "give a mesh with --config FILE"},
+		"half of TLS":               {[]string{"control", "--config", "m.yaml", "--no-bus", "--tls-cert", "c.pem"}, 2, "--tls-cert and --tls-key need each other"},
+		"clients without TLS":       {[]string{"control", "--config", "m.yaml", "--tls-client-ca", "ca.pem"}, 2, "--tls-client-ca is for TLS\n  hint: give --tls-cert"},
 		"a flag of the environment": {[]string{"control"}, 1, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/meshtap/meshtap/cmd/meshtapd/bus"
 	"github.com/meshtap/meshtap/cmd/meshtapd/local"
+	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/xds/control"
 )
 
@@ -28,6 +29,8 @@ type planeConfig struct {
 	File string
 	// Listen is where proxies connect, and Admin where people ask; both as local.Listen has them, "" for no Admin.
 	Listen, Admin string
+	// TLS are the files for proxies to connect over TLS, all "" for plain text.
+	TLS login.TLS
 	// Bus is the event bus that runs beside it; nil where there is none.
 	Bus *bus.Bus
 	Log *zap.Logger
@@ -49,7 +52,13 @@ func openPlane(ctx context.Context, c planeConfig) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.source, p.server = source, control.New(mesh, control.Config{Log: c.Log})
+	cfg := control.Config{Log: c.Log}
+	if c.TLS.CertificateFile != "" {
+		if cfg.TLS, err = openIdentity(c.TLS, c.Log); err != nil {
+			return nil, err
+		}
+	}
+	p.source, p.server = source, control.New(mesh, cfg)
 	if p.proxies, err = local.Listen(ctx, c.Listen, true); err == nil && c.Admin != "" {
 		p.adminSocket, err = local.Listen(ctx, c.Admin, false)
 	}
@@ -57,10 +66,20 @@ func openPlane(ctx context.Context, c planeConfig) (*plane, error) {
 		p.close()
 		return nil, err
 	}
-	if a, ok := p.proxies.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-		c.Log.Warn("the control plane can be reached from other machines, without encryption and without asking who calls", zap.Stringer("address", a))
-	}
+	p.warn()
 	return p, nil
+}
+
+// warn says what protects the control plane where others can reach it.
+func (p *plane) warn() {
+	a, ok := p.proxies.Addr().(*net.TCPAddr)
+	switch {
+	case !ok || a.IP.IsLoopback():
+	case p.TLS.CertificateFile == "":
+		p.Log.Warn("the control plane can be reached from other machines, without encryption and without asking who calls", zap.Stringer("address", a))
+	case p.TLS.CAFile == "":
+		p.Log.Warn("the control plane can be reached from other machines, without asking who calls", zap.Stringer("address", a))
+	}
 }
 
 func (p *plane) close() {

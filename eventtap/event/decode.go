@@ -3,7 +3,6 @@
 package event
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -34,19 +33,22 @@ func Split(mediaType string, body []byte) ([][]byte, error) {
 	case TypeJSON, TypeProto:
 		return [][]byte{body}, nil
 	case TypeJSONBatch:
-		var raw []json.RawMessage
-		if err := json.Unmarshal(body, &raw); err != nil {
-			return nil, fmt.Errorf("event: not a JSON batch: %w", err)
-		}
-		out := make([][]byte, len(raw))
-		for i, b := range raw {
-			out[i] = b
-		}
-		return out, nil
+		return splitJSON(body)
 	case TypeProtoBatch:
 		return splitProto(body)
 	}
 	return nil, fmt.Errorf("event: media type %q, must be %s, %s, %s or %s", mediaType, TypeJSON, TypeJSONBatch, TypeProto, TypeProtoBatch)
+}
+
+func splitJSON(b []byte) (out [][]byte, err error) {
+	var r jsonReader
+	for r.open(b, '['); r.next(false); {
+		out = append(out, r.val)
+	}
+	if r.bad {
+		return nil, errors.New("event: not a JSON batch")
+	}
+	return out, nil
 }
 
 func splitProto(b []byte) (out [][]byte, err error) {

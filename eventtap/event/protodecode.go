@@ -78,7 +78,7 @@ func (e *Event) decodeAttribute(b []byte) bool {
 	for r.next() {
 		switch r.tag {
 		case tagString:
-			r.bad = !e.setAttribute(key, r.text()) || r.bad
+			r.bad = !e.setAttribute(string(key), r.text()) || r.bad
 		case tagInteger:
 			if string(key) == "sampledrate" {
 				r.bad = r.num == 0 || r.num > math.MaxInt32 || r.bad
@@ -94,8 +94,8 @@ func (e *Event) decodeAttribute(b []byte) bool {
 }
 
 // setAttribute sets an attribute that is a text in both encodings. Unknown ones are passed over.
-func (e *Event) setAttribute(key, s []byte) (ok bool) {
-	switch string(key) {
+func (e *Event) setAttribute(key string, s []byte) (ok bool) {
+	switch key {
 	case "subject":
 		e.Subject = s
 	case "partitionkey":

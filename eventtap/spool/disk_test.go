@@ -165,8 +165,8 @@ func (h *handle) WriteAt(b []byte, at int64) (int, error) {
 	defer h.d.mu.Unlock()
 	n, err := len(b), error(nil)
 	grow := at + int64(n) - int64(len(h.im.now))
-	if left := h.d.room - h.d.used(); h.d.room > 0 && grow > left {
-		n, err = max(n-int(grow-max(left, 0)), 0), syscall.ENOSPC
+	if left := max(h.d.room-h.d.used(), 0); h.d.room > 0 && grow > left {
+		n, err = max(n-int(grow-left), 0), syscall.ENOSPC
 	}
 	if h.d.failWrite > 0 {
 		h.d.failWrite--

@@ -68,6 +68,7 @@ type Log struct {
 	cursor file
 	saved  position // in the cursor's file
 	marked bool     // and not flushed
+	doubt  bool     // a flush has failed: what was written may be gone
 
 	mu sync.Mutex
 	// Guarded by mu. Segments are in order, and the last may be the active one.
@@ -157,10 +158,8 @@ func (l *Log) recover() (rec Recovery, err error) {
 		return rec, err
 	}
 	l.acked, l.note = l.saved.acked, l.saved.note
-	// Both slots are there from the beginning, so that saving needs no room. Where this fails, Save tells.
-	for range slots {
-		l.saved.turn++
-		_ = writeCursor(l.cursor, &l.saved)
+	if err := l.makeSlots(rec.CursorLost); err != nil {
+		return rec, err
 	}
 	if l.segs, err = list(l.files); err != nil {
 		return rec, err
@@ -192,6 +191,23 @@ func (l *Log) recover() (rec Recovery, err error) {
 	rec.Acked, rec.Note, rec.Bytes = l.acked, slices.Clone(l.note), l.bytes
 	rec.Pending = l.next - 1 - max(l.acked, l.gone)
 	return rec, nil
+}
+
+// makeSlots writes both slots of a cursor that does not have them, so that saving needs no room. Where that fails, Save tells.
+func (l *Log) makeSlots(lost bool) error {
+	info, err := l.cursor.Stat()
+	if err != nil || !lost && info.Size() >= slots*slotSize {
+		return err
+	}
+	for range slots {
+		l.saved.turn++
+		_ = writeCursor(l.cursor, &l.saved)
+	}
+	if l.cfg.Commit != None {
+		l.doubt = l.cursor.Sync() != nil
+	}
+	l.marked = true
+	return nil
 }
 
 // list returns the segments of a folder, in order, with their heads.

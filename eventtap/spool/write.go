@@ -333,13 +333,13 @@ func (l *Log) Mark() error {
 	l.mu.Lock()
 	p := position{turn: l.saved.turn + 1, acked: l.acked, note: append([]byte(nil), l.note...)}
 	l.mu.Unlock()
-	if p.acked == l.saved.acked && bytes.Equal(p.note, l.saved.note) {
+	if p.acked == l.saved.acked && bytes.Equal(p.note, l.saved.note) && !l.doubt {
 		return nil
 	}
 	if err := writeCursor(l.cursor, &p); err != nil {
 		return fmt.Errorf("spool: the cursor: %w", err)
 	}
-	l.saved, l.marked = p, true
+	l.saved, l.marked, l.doubt = p, true, false
 	return nil
 }
 
@@ -350,6 +350,7 @@ func (l *Log) Save() error {
 	}
 	if l.marked && l.cfg.Commit != None {
 		if err := l.cursor.Sync(); err != nil {
+			l.doubt = true // the next flush may say that all is well
 			return fmt.Errorf("spool: the cursor: %w", err)
 		}
 	}

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package zmtp is the wire protocol of ZeroMQ, ZMTP 3.1 (ZeroMQ RFC 37), as far as a socket that sends needs it: the
-// greeting, the mechanisms NULL and PLAIN, frames, and the commands of heartbeats and subscriptions. Everything that a
+// greeting, the mechanisms NULL, PLAIN and CURVE, frames, and the commands of heartbeats and subscriptions. Everything that a
 // peer says is bounded. It owns no goroutine and knows no socket patterns; package eventtap/sink/zeromq has those.
-//
-// The mechanism CURVE is not there: a peer that asks for it is refused by name.
 package zmtp
 
 import (

@@ -17,16 +17,24 @@ type Config struct {
 	// SocketType is ours, such as PUB; Peers are those that may be at the other end.
 	SocketType string
 	Peers      []string
-	// User is "" for the mechanism NULL. Otherwise it is PLAIN: Server demands User and Password, the other side shows them.
+	// User is "" for the mechanism NULL. Otherwise it is PLAIN: the server demands User and Password, the other side shows them.
 	User, Password string
-	Server         bool
+	// Curve is nil for these two mechanisms. Otherwise it is CURVE, and there is no User.
+	Curve *Curve
+	// Server is the side of PLAIN and CURVE that lets the other one in.
+	Server bool
+	// MaxFrame bounds what CURVE takes for one frame after the handshake, in bytes.
+	MaxFrame int
 }
 
 func (c *Config) mechanism() string {
-	if c.User == "" {
-		return "NULL"
+	switch {
+	case c.Curve != nil:
+		return "CURVE"
+	case c.User != "":
+		return "PLAIN"
 	}
-	return "PLAIN"
+	return "NULL"
 }
 
 const (
@@ -72,37 +80,31 @@ type RefusedError struct{ Reason string }
 // Error returns the reason.
 func (e *RefusedError) Error() string { return "zmtp: the peer refuses: " + e.Reason }
 
-// Handshake opens a connection. It returns how the peer greets, and reads no byte beyond the handshake. The caller sets
+// Handshake opens a connection. It returns how the peer greets, and where frames are read and written from then on: rw, but for
+// CURVE, which wants what is written at a time to be whole frames. It reads no byte beyond the handshake. The caller sets
 // deadlines.
-func Handshake(rw io.ReadWriter, c Config) (Greeting, error) {
-	if _, err := rw.Write(AppendGreeting(nil, c.mechanism(), c.Server && c.User != "")); err != nil {
-		return Greeting{}, err
+func Handshake(rw io.ReadWriter, c Config) (io.ReadWriter, Greeting, error) {
+	mechanism := c.mechanism()
+	server := c.Server && mechanism != "NULL"
+	if _, err := rw.Write(AppendGreeting(nil, mechanism, server)); err != nil {
+		return nil, Greeting{}, err
 	}
-	var b [greetingSize]byte
-	// The version first: what is not ZMTP 3 may never send all of a greeting.
-	if _, err := io.ReadFull(rw, b[:1]); err != nil {
-		return Greeting{}, unexpected(err)
-	}
-	if b[0] != 0xff {
-		return Greeting{}, errors.New("zmtp: the peer does not speak ZMTP")
-	}
-	if _, err := io.ReadFull(rw, b[1:]); err != nil {
-		return Greeting{}, unexpected(err)
-	}
-	g, err := ParseGreeting(b[:])
+	g, err := readGreeting(rw)
 	if err != nil {
-		return g, err
+		return nil, g, err
 	}
 	switch {
-	case g.Mechanism == "CURVE":
-		return g, errors.New("zmtp: the peer wants the mechanism CURVE, which Meshtap does not have; allowed are NULL and PLAIN")
-	case g.Mechanism != c.mechanism():
-		return g, fmt.Errorf("zmtp: the peer wants the mechanism %q, this side %s", g.Mechanism, c.mechanism())
-	case c.User != "" && g.Server == c.Server:
-		return g, errors.New("zmtp: exactly one side of PLAIN must be the server")
+	case g.Mechanism != mechanism:
+		return nil, g, fmt.Errorf("zmtp: the peer wants the mechanism %q, this side %s", g.Mechanism, mechanism)
+	case server && g.Server: // libzmq never says that it is one
+		return nil, g, fmt.Errorf("zmtp: exactly one side of %s must be the server", g.Mechanism)
 	}
 	h := handshake{rw: rw, c: c}
 	switch {
+	case c.Curve != nil && c.Server:
+		rw, err = h.curveServer()
+	case c.Curve != nil:
+		rw, err = h.curveClient()
 	case c.User == "":
 		err = h.null()
 	case c.Server:
@@ -110,7 +112,23 @@ func Handshake(rw io.ReadWriter, c Config) (Greeting, error) {
 	default:
 		err = h.plainClient()
 	}
-	return g, err
+	return rw, g, err
+}
+
+// readGreeting reads the peer's greeting.
+func readGreeting(r io.Reader) (Greeting, error) {
+	var b [greetingSize]byte
+	// The version first: what is not ZMTP 3 may never send all of a greeting.
+	if _, err := io.ReadFull(r, b[:1]); err != nil {
+		return Greeting{}, unexpected(err)
+	}
+	if b[0] != 0xff {
+		return Greeting{}, errors.New("zmtp: the peer does not speak ZMTP")
+	}
+	if _, err := io.ReadFull(r, b[1:]); err != nil {
+		return Greeting{}, unexpected(err)
+	}
+	return ParseGreeting(b[:])
 }
 
 type handshake struct {

@@ -86,7 +86,7 @@ func shake(t *testing.T, a, b Config) (aErr, bErr error) {
 	go func() {
 		c, err := l.Accept()
 		if err == nil {
-			_, err = Handshake(c, a)
+			_, _, err = Handshake(c, a)
 			c.Close()
 		}
 		done <- err
@@ -95,7 +95,7 @@ func shake(t *testing.T, a, b Config) (aErr, bErr error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, bErr = Handshake(c, b)
+	_, _, bErr = Handshake(c, b)
 	c.Close()
 	return <-done, bErr
 }
@@ -105,6 +105,11 @@ func TestHandshake(t *testing.T) {
 	pub, sub := Config{SocketType: "PUB", Peers: []string{"SUB"}}, Config{SocketType: "SUB", Peers: []string{"PUB"}}
 	with := func(c Config, user, password string, server bool) Config {
 		c.User, c.Password, c.Server = user, password, server
+		return c
+	}
+	server, client := curvePair()
+	secure := func(c Config, keys Curve, server bool) Config {
+		c.Curve, c.Server = &keys, server
 		return c
 	}
 	push := Config{SocketType: "PUSH", Peers: []string{"PULL"}}
@@ -118,6 +123,16 @@ func TestHandshake(t *testing.T) {
 		{"a wrong password", with(pub, "u", "p", true), with(sub, "u", "q", false), "refused the peer: invalid user", "peer refuses: \"invalid user"},
 		{"a wrong user", with(pub, "u", "p", true), with(sub, "v", "p", false), "refused the peer: invalid user", "peer refuses: \"invalid user"},
 		{"nobody logs in", with(pub, "u", "p", true), sub, `wants the mechanism "NULL", this side PLAIN`, `wants the mechanism "PLAIN", this side NULL`},
+		{"two clients", with(pub, "u", "p", false), with(sub, "u", "p", false), `"HELLO" where WELCOME`, `"HELLO" where WELCOME`},
+		{"CURVE", secure(pub, server, true), secure(sub, client, false), "", ""},
+		{"CURVE, the other way round", secure(pub, client, false), secure(sub, server, true), "", ""},
+		{"CURVE, another server", secure(pub, server, true), secure(sub, Curve{Secret: client.Secret, Server: client.Secret.Public()}, false), "refused the peer: it was told another", "peer refuses: \"it was told another"},
+		{"CURVE, another client", secure(pub, server, true), secure(sub, Curve{Secret: server.Secret, Server: client.Server}, false), "refused the peer: its CURVE key is not", "peer refuses: \"its CURVE key is not"},
+		{"CURVE, nobody is let in", secure(pub, Curve{Secret: server.Secret}, true), secure(sub, client, false), "refused the peer: its CURVE key is not", "peer refuses: \"its CURVE key is not"},
+		{"CURVE and PLAIN", secure(pub, server, true), with(sub, "u", "p", false), `wants the mechanism "PLAIN", this side CURVE`, `wants the mechanism "CURVE", this side PLAIN`},
+		{"CURVE, two clients", secure(pub, client, false), secure(sub, client, false), `"HELLO" where WELCOME`, `"HELLO" where WELCOME`},
+		{"CURVE, two servers", secure(pub, server, true), secure(sub, server, true), "exactly one side of CURVE", "exactly one side of CURVE"},
+		{"CURVE, sockets that do not go together", secure(push, server, true), secure(sub, client, false), `a PUSH does not go with a "SUB"`, `a PUSH does not go with a`},
 		{"two servers", with(pub, "u", "p", true), with(sub, "u", "p", true), "exactly one side", "exactly one side"},
 		{"sockets that do not go together", push, Config{SocketType: "SUB", Peers: []string{"PUSH"}}, `a PUSH does not go with a "SUB"`, ""},
 	} {
@@ -153,13 +168,13 @@ func TestStrangers(t *testing.T) {
 		"nothing":                  {"", "unexpected EOF"},
 		"half a greeting":          {greeting("NULL")[:20], "unexpected EOF"},
 		"ZMTP 1":                   {string(old), "3.0 or later is needed"},
-		"CURVE":                    {greeting("CURVE"), "CURVE, which Meshtap does not have; allowed are NULL and PLAIN"},
+		"CURVE":                    {greeting("CURVE"), `wants the mechanism "CURVE", this side NULL`},
 		"a message":                {greeting("NULL") + "\x00\x01a", "a message where READY was expected"},
 		"another command":          {greeting("NULL") + string(AppendCommand(nil, Hello, nil)), `the command "HELLO" where READY`},
 		"metadata that are cut":    {greeting("NULL") + string(AppendCommand(nil, Ready, []byte("\x0bSocket-Type\x00\x00\x00\x09SUB"))), "metadata that are cut"},
 		"a command without a name": {greeting("NULL") + "\x04\x01\x00", "a command without a name"},
 	} {
-		_, err := Handshake(&peer{Reader: strings.NewReader(c.says)}, Config{SocketType: "PUB", Peers: []string{"SUB"}})
+		_, _, err := Handshake(&peer{Reader: strings.NewReader(c.says)}, Config{SocketType: "PUB", Peers: []string{"SUB"}})
 		if !says(err, c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
@@ -176,7 +191,7 @@ func FuzzPeer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, c := range []Config{{}, {User: "u", Password: "p", Server: true}, {User: "u", Password: "p"}} {
 			c.SocketType, c.Peers = "PUB", []string{"SUB"}
-			_, _ = Handshake(&peer{Reader: bytes.NewReader(b)}, c)
+			_, _, _ = Handshake(&peer{Reader: bytes.NewReader(b)}, c)
 		}
 		r := bytes.NewReader(b)
 		for {

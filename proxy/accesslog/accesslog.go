@@ -9,7 +9,10 @@
 package accesslog
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/meshtap/meshtap/internal/als"
@@ -97,10 +100,34 @@ func Passes(f *mesh.LogFilter, o *mesh.Outcome) bool {
 		return true // health checks that the proxy itself answers are not outcomes
 	case f.Header != nil:
 		return route.MatchHeaderValue(f.Header, requestHeader(o, f.Header.Name)) == route.Yes
+	case f.Share != nil:
+		return shares(f.Share, o)
+	case f.GRPC != nil:
+		code := format.GRPCStatus(o)
+		found := code >= 0 && code < 32 && f.GRPC.Statuses>>code&1 != 0
+		return found != f.GRPC.Exclude
+	case f.HTTP || f.TCP:
+		return f.HTTP && f.TCP || f.TCP == (o.Kind == mesh.OutcomeTCP)
 	case f.And != nil:
 		return !slices.ContainsFunc(f.And, func(p *mesh.LogFilter) bool { return !Passes(p, o) })
 	}
 	return slices.ContainsFunc(f.Or, func(p *mesh.LogFilter) bool { return Passes(p, o) })
+}
+
+// shares reports whether an outcome is in a share. As in Envoy's RuntimeFilter, what has no request id that begins with
+// eight hexadecimal digits takes a random number, and the value of the runtime is a numerator.
+func shares(s *mesh.LogShare, o *mesh.Outcome) bool {
+	num := uint64(s.Numerator)
+	if s.Runtime != nil {
+		num = s.Runtime.Integer(num)
+	}
+	var id [4]byte
+	if !s.Independent && len(o.RequestID) >= 8 {
+		if _, err := hex.Decode(id[:], o.RequestID[:8]); err == nil {
+			return uint64(binary.BigEndian.Uint32(id[:])%s.Denominator) < num
+		}
+	}
+	return uint64(rand.Uint32N(s.Denominator)) < num
 }
 
 func requestHeader(o *mesh.Outcome, name string) []byte {

@@ -382,6 +382,9 @@ func TestFilter(t *testing.T) {
 		return &mesh.LogFilter{Header: m}
 	}
 	missing := &mesh.LogFilter{Header: &mesh.HeaderMatch{Name: "none", Kind: mesh.HeaderPresent}}
+	grpc := func(statuses uint32, exclude bool) *mesh.LogFilter {
+		return &mesh.LogFilter{GRPC: &mesh.LogGRPC{Statuses: statuses, Exclude: exclude}}
+	}
 	tests := []struct {
 		name            string
 		f               *mesh.LogFilter
@@ -401,6 +404,12 @@ func TestFilter(t *testing.T) {
 		{"header", header("x-debug", "y.*", false), true, true, false},
 		{"header inverted", header("x-debug", "n.*", true), true, true, false},
 		{"header missing", missing, true, true, true},
+		{"gRPC status, of HTTP where there is none", grpc(1<<14, false), false, true, false},
+		{"gRPC status Unknown, which no answer is, too", grpc(1<<2, false), true, false, true},
+		{"other gRPC statuses", grpc(1<<14, true), true, false, true},
+		{"requests", &mesh.LogFilter{HTTP: true}, true, true, false},
+		{"connections", &mesh.LogFilter{TCP: true}, false, false, true},
+		{"requests and connections", &mesh.LogFilter{HTTP: true, TCP: true}, true, true, true},
 		{"and", &mesh.LogFilter{And: []*mesh.LogFilter{status('>', 500), flags(mesh.FlagUH)}}, false, true, false},
 		{"and, one fails", &mesh.LogFilter{And: []*mesh.LogFilter{status('>', 500), flags(mesh.FlagDC)}}, false, false, false},
 		{"or", &mesh.LogFilter{Or: []*mesh.LogFilter{status('=', 200), flags(mesh.FlagNR)}}, true, false, true},
@@ -415,6 +424,59 @@ func TestFilter(t *testing.T) {
 				if got := Passes(tt.f, c.o); got != c.want {
 					t.Errorf("%s: %v, want %v", name, got, c.want)
 				}
+			}
+		})
+	}
+}
+
+// numerator is a runtime key that has a number.
+type numerator uint64
+
+func (k numerator) Integer(uint64) uint64 { return uint64(k) }
+func (numerator) Fraction(num, den uint32) (uint32, uint32) {
+	return num, den
+}
+func (numerator) Double(d float64) float64 { return d }
+func (numerator) Bool(b bool) bool         { return b }
+
+// TestShare: a request is in a share by the first eight digits of its id (0x186a1 is 100,001), or by chance.
+func TestShare(t *testing.T) {
+	t.Parallel()
+	const id = "000186a1-1b2c-4d5e-8f90-a1b2c3d4e5f6"
+	for name, c := range map[string]struct {
+		share mesh.LogShare
+		id    string
+		want  string // always, never or sometimes
+	}{
+		"in it":                    {mesh.LogShare{Numerator: 2, Denominator: 100}, id, "always"},
+		"not in it":                {mesh.LogShare{Numerator: 1, Denominator: 100}, id, "never"},
+		"of a million":             {mesh.LogShare{Numerator: 100_002, Denominator: 1_000_000}, id, "always"},
+		"less of a million":        {mesh.LogShare{Numerator: 100_001, Denominator: 1_000_000}, id, "never"},
+		"runtime":                  {mesh.LogShare{Denominator: 100, Runtime: numerator(2)}, id, "always"},
+		"runtime, of ten thousand": {mesh.LogShare{Numerator: 9000, Denominator: 10_000, Runtime: numerator(1)}, id, "never"},
+		"runtime says all":         {mesh.LogShare{Denominator: 100, Runtime: numerator(1 << 40)}, "", "always"},
+		"independent":              {mesh.LogShare{Numerator: 50, Denominator: 100, Independent: true}, id, "sometimes"},
+		"independent, none":        {mesh.LogShare{Denominator: 100, Independent: true}, id, "never"},
+		"no id":                    {mesh.LogShare{Numerator: 50, Denominator: 100}, "", "sometimes"},
+		"no hexadecimal id":        {mesh.LogShare{Numerator: 50, Denominator: 100}, "request-1234", "sometimes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			passed := 0
+			for range 200 { // of which none or all are in half of them once in 10^60 runs
+				if Passes(&mesh.LogFilter{Share: &c.share}, &mesh.Outcome{RequestID: []byte(c.id)}) {
+					passed++
+				}
+			}
+			got := "sometimes"
+			switch passed {
+			case 0:
+				got = "never"
+			case 200:
+				got = "always"
+			}
+			if got != c.want {
+				t.Errorf("%d of 200 pass: %s, want %s", passed, got, c.want)
 			}
 		})
 	}
@@ -475,7 +537,8 @@ func TestObserveAllocs(t *testing.T) {
 	o := sample()
 	o.Headers = fixed{}
 	texts := log(t, files, Config{Path: Stdout, Text: f}, &mesh.LogFilter{Status: &mesh.Comparison{Op: '!', Value: 0}})
-	objects := log(t, files, Config{Path: Stdout, JSON: object(t, `{"p":"%PATH%","code":"%RESPONSE_CODE%","ua":"%REQ(user-agent)%"}`)}, nil)
+	objects := log(t, files, Config{Path: Stdout, JSON: object(t, `{"p":"%PATH%","code":"%RESPONSE_CODE%","ua":"%REQ(user-agent)%"}`)},
+		&mesh.LogFilter{Share: &mesh.LogShare{Numerator: 100, Denominator: 100}})
 	for range 3000 { // both buffers of the file grow to their size
 		texts.Observe(o)
 		objects.Observe(o)

@@ -90,6 +90,15 @@ func (f *fake) views() admin.Views {
 			f.did(fmt.Sprint("runtime ", values))
 			return nil
 		},
+		History: func() ([]admin.Past, error) { return nil, nil },
+		Rollback: func(version string) error {
+			f.did("rollback " + version)
+			return nil
+		},
+		Release: func() error {
+			f.did("release")
+			return nil
+		},
 		InitDump: func() []admin.Unready {
 			return []admin.Unready{{Name: "clusters", Targets: []string{"echo: endpoints"}}}
 		},

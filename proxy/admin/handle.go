@@ -30,9 +30,6 @@ type endpoint struct {
 	serve  func(*request) (*answer, error)
 }
 
-// param describes a query parameter in the help.
-type param struct{ name, help string }
-
 // handle answers a request. It is the root of each: what panics below ends the connection and not the process.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	defer func() {

@@ -19,7 +19,7 @@ import (
 )
 
 var changing = []string{"/logging?level=debug", "/reset_counters", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok",
-	"/reopen_logs", "/quitquitquit", "/runtime_modify?a=b"}
+	"/reopen_logs", "/quitquitquit", "/runtime_modify?a=b", "/config_rollback?version=1", "/config_release"}
 
 func TestChangesNeedPOST(t *testing.T) {
 	t.Parallel()
@@ -152,7 +152,8 @@ func TestOutputIsClean(t *testing.T) {
 	v.ServerInfo = func() *admin.ServerInfo { return info }
 	_, client := start(t, admin.Config{}, v, reg)
 
-	for _, path := range []string{"/", "/help", "/ready", "/server_info", "/stats", "/stats?format=json", "/stats/prometheus?text_readouts&go",
+	for _, path := range []string{"/", "/help", "/ready", "/server_info", "/stats", "/stats?format=json", "/stats?format=html", "/stats/prometheus?text_readouts&go",
+		"/stats?format=html&filter=%22%3E%3Cscript%3E|.*|%1b",
 		"/clusters", "/clusters?format=json", "/listeners", "/listeners?format=json", "/config_dump", "/init_dump", "/runtime",
 		"/circuits", "/xds", "/events", "/events?format=sse", "POST /logging", "/stats?filter=%1b%5b", "/config_dump?name_regex=%1b%5b",
 		"/config_dump?%1b=1", "/events?format=%1b", "/nosuch%1b"} {
@@ -179,7 +180,7 @@ func TestOutputIsClean(t *testing.T) {
 		if res.Header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: headers %v", path, res.Header)
 		}
-		if ct := res.Header.Get("Content-Type"); strings.Contains(ct, "html") != (path == "/") {
+		if ct := res.Header.Get("Content-Type"); strings.Contains(ct, "html") != (path == "/" || strings.Contains(path, "format=html")) {
 			t.Errorf("%s: content type %s", path, ct)
 		}
 		if res.Header.Get("Access-Control-Allow-Origin") != "" {

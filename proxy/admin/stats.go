@@ -55,8 +55,8 @@ func (s *Server) stats(r *request) (*answer, error) {
 	if format == "prometheus" {
 		return s.prometheus(r)
 	}
-	if format != "" && format != "text" && format != "json" {
-		return nil, badRequest("usage: /stats?format=(json|prometheus|text)\n\n")
+	if !slices.Contains([]string{"", "html", "json", "text"}, format) {
+		return nil, badRequest("usage: /stats?format=(html|json|prometheus|text)\n\n")
 	}
 	mode := q.get("histogram_buckets")
 	if !slices.Contains(bucketModes, mode) {
@@ -83,8 +83,11 @@ func (s *Server) stats(r *request) (*answer, error) {
 			sel.kinds = []stats.Kind{kind}
 		}
 	}
-	if format == "json" {
+	switch format {
+	case "json":
 		return writeJSON(func(w io.Writer) error { return s.statsJSON(w, sel, mode) }), nil
+	case "html":
+		return s.statsPage(q, func(w *bufio.Writer) error { return s.statsText(w, sel, mode) }), nil
 	}
 	return writeText(func(w *bufio.Writer) error { return s.statsText(w, sel, mode) }), nil
 }

@@ -160,6 +160,10 @@ type Unready struct {
 type Runtime struct {
 	Layers  []string                `json:"layers"`
 	Entries map[string]RuntimeEntry `json:"entries"`
+	// WithoutEffect are keys of Envoy's own that mean nothing here, Unread those that nothing has named so far. Envoy does not
+	// tell.
+	WithoutEffect []string `json:"without_effect,omitempty"`
+	Unread        []string `json:"unread,omitempty"`
 }
 
 // RuntimeEntry is one runtime value: what it is in each layer, "" where it is not there, and what is in force.

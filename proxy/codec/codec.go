@@ -129,8 +129,9 @@ type ServerStream interface {
 	SendTrailers(w *socket.Worker, h *header.List) error
 	// CloseAfter makes this the last answer of its connection, as far as the protocol can say that.
 	CloseAfter()
-	// Abort gives up an answer that has begun, so that the client cannot take what it has for the whole.
-	Abort()
+	// Abort gives up an answer that has begun, so that the client cannot take what it has for the whole. cancelled says
+	// that the upstream has cancelled it, which the client is told where the protocol can say so.
+	Abort(cancelled bool)
 	// Started reports whether the final head is out.
 	Started() bool
 	// Sent is the bytes of this answer on the wire.

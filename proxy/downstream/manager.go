@@ -74,6 +74,8 @@ type Deps struct {
 	// Busy is held by each connection of HTTP/2 until its last stream has ended, which may be after its own end. What a
 	// request uses may not be closed before.
 	Busy *sync.WaitGroup
+	// Together bounds what all connections of HTTP/2 hold; nil does not.
+	Together *h2.Together
 }
 
 // Manager is the runtime of one HTTP connection manager.
@@ -145,7 +147,7 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 	m.logs = logs
 	m.users.Store(1)
 	m.numbers = metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l))
-	m.http2.Stats = metrics.NewDownstreamHTTP2(deps.Stats)
+	m.http2.Stats, m.http2.Together = metrics.NewDownstreamHTTP2(deps.Stats), deps.Together
 	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
 	m.streams1.New = func() any { return &stream1{} }
 	m.streams2.New = func() any { return &stream2{} }

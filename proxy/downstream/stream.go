@@ -236,7 +236,7 @@ func (st *stream) panicked(r any) {
 	d.m.deps.Log.Error("a request's handling panicked; it was answered with 500 and its connection closed",
 		zap.String("listener", d.m.listener.Name), zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 	x := &st.x
-	x.Stream.Abort()
+	x.Stream.Abort(false)
 	o := &x.Outcome
 	o.Failure, o.Side = mesh.InternalError, mesh.SideInternal
 	if !x.Stream.Started() {

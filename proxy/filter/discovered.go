@@ -39,6 +39,10 @@ func (c *Configs) Set(key string, config *mesh.Extension) {
 	c.slot(key).now.Store(config)
 }
 
+// Place returns where the configuration with a key is: what it returns gives nil before one has come, and may be called by
+// many goroutines.
+func (c *Configs) Place(key string) func() *mesh.Extension { return c.slot(key).now.Load }
+
 func (c *Configs) slot(key string) *slot {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -141,18 +141,9 @@ func grpcStatus(dst []byte, o *mesh.Outcome, form string) ([]byte, kind) {
 	if !grpcwire.IsContentType(requestHeader(o, "content-type")) {
 		return dst, unset
 	}
-	v := responseTrailer(o, "grpc-status")
-	if v == nil {
-		v = responseHeader(o, "grpc-status")
-	}
-	code := int64(grpcwire.Invalid)
-	switch {
-	case v != nil:
-		code = grpcwire.Status(v)
-	case o.Status == 0:
+	code, ok := answered(o)
+	if !ok {
 		return dst, unset
-	default:
-		code = grpcwire.OfHTTP(o.Status)
 	}
 	name := ""
 	switch form {
@@ -167,6 +158,28 @@ func grpcStatus(dst []byte, o *mesh.Outcome, form string) ([]byte, kind) {
 		return strconv.AppendInt(dst, code, 10), text
 	}
 	return append(dst, name...), text
+}
+
+// GRPCStatus returns the status that an outcome has or stands for in gRPC, whatever was asked for: Unknown where nothing
+// was answered, as Envoy's filter of access logs has it, and grpcwire.Invalid for what is no number.
+func GRPCStatus(o *mesh.Outcome) int64 {
+	if code, ok := answered(o); ok {
+		return code
+	}
+	return grpcwire.Unknown
+}
+
+// answered returns the grpc-status of the trailers, else of the headers, else what the HTTP status stands for. ok is false
+// where nothing was answered.
+func answered(o *mesh.Outcome) (code int64, ok bool) {
+	v := responseTrailer(o, "grpc-status")
+	if v == nil {
+		v = responseHeader(o, "grpc-status")
+	}
+	if v != nil {
+		return grpcwire.Status(v), true
+	}
+	return grpcwire.OfHTTP(o.Status), o.Status != 0
 }
 
 // messages appends the messages of a gRPC call as the filter grpc_stats of Envoy keeps them: "2,1", or the JSON of a

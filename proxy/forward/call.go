@@ -78,6 +78,7 @@ type Call struct {
 	// The answer that is passed on: whether it was read to its end, whether it is gRPC, and its messages.
 	whole, grpcAnswer bool
 	messages          grpcwire.Counter
+	cancelled         bool // see cut
 }
 
 // Serve answers the request that x holds and has matched.
@@ -105,7 +106,7 @@ func (c *Call) begin(r *Router, x *exchange.Exchange, clusters Clusters) {
 	c.timeouts = timeouts{}
 	c.choice = upstream.Choice{}
 	c.choice.Rand = x.Random()
-	c.fresh, c.fellBack = false, false
+	c.fresh, c.fellBack, c.cancelled = false, false, false
 	c.up.tunnel, c.up.failure = false, nil
 	c.grpc, c.grpcAnswer = route.IsGRPC(&x.Request), false
 	c.messages = grpcwire.Counter{}
@@ -153,6 +154,13 @@ func (c *Call) forward(a *mesh.RouteAction) {
 	}
 	c.body.replay = c.policy != nil || x.Match.Route.Fallback != nil
 	x.WatchClient()
+	if x.Request.Protocol == mesh.HTTP2 {
+		// Many streams are reset before their turn comes, in an attack. They are to cost the upstream nothing.
+		if err := x.Interrupted(); err != nil {
+			c.fail(failureOf(err, nil))
+			return
+		}
+	}
 	for {
 		x.Outcome.Attempts++
 		again, fail := c.decide(c.attempt())
@@ -249,7 +257,9 @@ func (c *Call) remember(h *upstream.Host) {
 // open gets a stream to the host.
 func (c *Call) open() (err error) {
 	x := c.x
-	c.stream, err = c.host.HTTP(x.Request.Protocol).Stream(x.Worker, c.cluster.Resources(c.action.Priority), c.fresh)
+	res := c.cluster.Resources(c.action.Priority)
+	c.cluster.Expect(x.Request.Protocol, res, &c.choice.Request)
+	c.stream, err = c.host.HTTP(x.Request.Protocol).Stream(x.Worker, res, c.fresh)
 	c.fresh = false
 	if err != nil {
 		c.stream = nil

@@ -282,7 +282,7 @@ type stream struct {
 func (s *stream) Body() codec.Body                { return s }
 func (s *stream) Continue(*socket.Worker) error   { return nil }
 func (s *stream) CloseAfter()                     { s.p.closes = true }
-func (s *stream) Abort()                          { s.p.aborted = true }
+func (s *stream) Abort(bool)                      { s.p.aborted = true }
 func (s *stream) Started() bool                   { return s.started }
 func (s *stream) Sent() int64                     { return 0 }
 func (s *stream) Trailers() *header.List          { return nil }

@@ -105,3 +105,26 @@ func TestOriginalDestination(t *testing.T) {
 		})
 	}
 }
+
+// TestGoneBefore: a stream of HTTP/2 that was reset before its turn came costs the upstream nothing. In HTTP/1.1 a client
+// that has closed its side may wait for its answer.
+func TestGoneBefore(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		protocol mesh.Protocol
+		status   int
+		flags    mesh.Flags
+		conns    int64
+	}{{mesh.HTTP2, 0, mesh.FlagDC, 0}, {mesh.HTTP11, 200, 0, 1}} {
+		r := newRig(t, mesh.Router{})
+		s := play(t, ok)
+		r.add("c", nil, s.addr)
+		q := get(to("c"))
+		q.client = &client{}
+		q.client.leave()
+		q.prepare = func(x *exchange.Exchange) { x.Request.Protocol = c.protocol }
+		if p := r.do(q); p.Status != c.status || p.Flags != c.flags || int64(s.conns.Load()) != c.conns {
+			t.Errorf("%v: %d, %s, %d connections", c.protocol, p.Status, p.Flags, s.conns.Load())
+		}
+	}
+}

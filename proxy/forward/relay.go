@@ -3,6 +3,8 @@
 package forward
 
 import (
+	"errors"
+
 	"github.com/meshtap/meshtap/internal/bytebuf"
 	"github.com/meshtap/meshtap/internal/grpcwire"
 	"github.com/meshtap/meshtap/mesh"
@@ -29,13 +31,13 @@ func (c *Call) relay() {
 	p, end, err := body.Buffered()
 	var fail *mesh.Failure
 	if err != nil {
-		fail = failureOf(err, c.stream)
+		fail = c.cut(err)
 	} else if err = c.pass(body, p, end, true); err == nil && x.Response.Switched {
 		c.startTunnel()
 	}
 	for err == nil && !end {
 		if p, end, err = body.Next(x.Worker); err != nil {
-			fail = failureOf(err, c.stream)
+			fail = c.cut(err)
 			break
 		}
 		x.Outcome.BytesSent += int64(p.Len())
@@ -45,6 +47,14 @@ func (c *Call) relay() {
 		fail = clientFailure(err)
 	}
 	c.finish(fail)
+}
+
+// cut names why the answer broke off. That the upstream has cancelled it is kept for the client: gRPC servers do so at a
+// call's deadline, of which the client need not have heard yet.
+func (c *Call) cut(err error) *mesh.Failure {
+	var reset *codec.ResetError
+	c.cancelled = errors.As(err, &reset) && reset.Remote && reset.Code == cancelStream
+	return failureOf(err, c.stream)
 }
 
 // answerBody is a Call as the body of its answer, as the upstream sends it: it minds the timers, and counts.
@@ -164,7 +174,7 @@ func (c *Call) broke(f *mesh.Failure) {
 		o.Flags |= f.Kind.Info().Flag
 	}
 	o.TransportFailure = f.Detail
-	c.x.Stream.Abort()
+	c.x.Stream.Abort(c.cancelled)
 }
 
 // brokenDetails are Envoy's response code details of an answer that broke off.
@@ -176,6 +186,8 @@ func brokenDetails(k mesh.FailureKind) string {
 		return "upstream_reset_after_response_started{protocol_error}"
 	case mesh.UpstreamClosed:
 		return "upstream_reset_after_response_started{connection_termination}"
+	case mesh.UpstreamReset:
+		return "upstream_reset_after_response_started{remote_reset}"
 	}
 	return k.Info().Details
 }

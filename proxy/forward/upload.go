@@ -235,8 +235,8 @@ func clientFailure(err error) *mesh.Failure {
 	return &mesh.Failure{Kind: mesh.DownstreamClosed, Side: mesh.SideDownstream}
 }
 
-// refusedStream is REFUSED_STREAM of RFC 9113 section 7.
-const refusedStream = 7
+// Error codes of RFC 9113 section 7: REFUSED_STREAM and CANCEL.
+const refusedStream, cancelStream = 7, 8
 
 // failureOf names why an attempt failed. stream is nil where there was none yet.
 func failureOf(err error, stream codec.ClientStream) *mesh.Failure {

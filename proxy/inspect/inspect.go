@@ -8,10 +8,8 @@
 package inspect
 
 import (
-	"fmt"
 	"net/netip"
 
-	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -152,6 +150,8 @@ const (
 	More
 	// Reject closes the connection.
 	Reject
+	// Missing closes it, too: the configuration of a filter has not come.
+	Missing
 )
 
 // Peeker is a listener filter that looks at the first bytes.
@@ -185,19 +185,31 @@ type Filters struct {
 
 type step struct {
 	Filter
-	off *mesh.ListenerPredicate
+	// discovered makes the filter in place of it, where it is not nil.
+	discovered *discovered
+	off        *mesh.ListenerPredicate
 }
 
-// Compile makes the filters of a listener. builds is keyed by type URL.
-func Compile(fs []mesh.ListenerFilter, builds map[string]Build) (*Filters, error) {
+// Compile makes the filters of a listener. builds is keyed by type URL. configs gives the configurations that come by
+// themselves; it may be nil where none does.
+func Compile(fs []mesh.ListenerFilter, builds map[string]Build, configs Configs) (*Filters, error) {
 	out := &Filters{}
 	for i, f := range fs {
 		if f.Disabled {
 			continue
 		}
+		if f.Discovery != nil {
+			d, err := newDiscovered(placeOf(i), f.Discovery, builds, configs)
+			if err != nil {
+				return nil, err
+			}
+			out.steps = append(out.steps, step{discovered: d, off: f.DisabledOn})
+			out.limit = max(out.limit, MaxClientHello) // whatever comes
+			continue
+		}
 		build := builds[f.TypeURL]
 		if build == nil {
-			return nil, registry.Errorf(fmt.Sprintf("listener_filters[%d]", i), "there is no listener filter of type %q", f.TypeURL)
+			return nil, unknown(placeOf(i), f.TypeURL)
 		}
 		out.add(build(f.Config), f.DisabledOn)
 	}
@@ -214,10 +226,10 @@ func (f *Filters) WithOriginalDst() *Filters {
 	return out
 }
 
-// FindsOriginalDst reports whether one of the filters finds the original destination.
+// FindsOriginalDst reports whether one of the filters finds the original destination, or may do so.
 func (f *Filters) FindsOriginalDst() bool {
 	for _, s := range f.steps {
-		if _, ok := s.Opener.(originalDst); ok {
+		if _, ok := s.Opener.(originalDst); ok || s.discovered != nil && s.discovered.redirect {
 			return true
 		}
 	}
@@ -225,7 +237,7 @@ func (f *Filters) FindsOriginalDst() bool {
 }
 
 func (f *Filters) add(x Filter, off *mesh.ListenerPredicate) {
-	f.steps = append(f.steps, step{x, off})
+	f.steps = append(f.steps, step{Filter: x, off: off})
 	if x.Peeker != nil {
 		f.limit = max(f.limit, x.Peeker.Limit())
 	}
@@ -242,14 +254,21 @@ func (f *Filters) Run(at *int32, fd int, peeked []byte, end bool, info *ConnInfo
 		if s.off != nil && matches(s.off, info.Local.Port()) {
 			continue
 		}
-		if s.Opener != nil {
-			s.Opener.Open(fd, info)
+		x := s.Filter
+		if s.discovered != nil {
+			var ok bool
+			if x, ok = s.discovered.filter(); !ok {
+				return Missing
+			}
+		}
+		if x.Opener != nil {
+			x.Opener.Open(fd, info)
 			continue
 		}
 		if len(peeked) == 0 {
 			return More
 		}
-		if v := s.Peeker.Inspect(peeked[:min(len(peeked), s.Peeker.Limit())], end, info); v != Done {
+		if v := x.Peeker.Inspect(peeked[:min(len(peeked), x.Peeker.Limit())], end, info); v != Done {
 			return v
 		}
 	}

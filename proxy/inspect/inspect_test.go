@@ -50,7 +50,7 @@ func build(t *testing.T, fs []Filter, off ...*mesh.ListenerPredicate) *Filters {
 		}
 		cfg = append(cfg, lf)
 	}
-	out, err := Compile(cfg, map[string]Build{"test": func(c any) Filter { return c.(Filter) }})
+	out, err := Compile(cfg, map[string]Build{"test": func(c any) Filter { return c.(Filter) }}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,18 +150,18 @@ func TestCompile(t *testing.T) {
 	off := tls
 	off.Disabled = true
 
-	f, err := Compile([]mesh.ListenerFilter{off}, builds)
+	f, err := Compile([]mesh.ListenerFilter{off}, builds, nil)
 	if err != nil || f.Limit() != 0 {
 		t.Errorf("a filter that is disabled looks at %d bytes, %v", f.Limit(), err)
 	}
-	if f, err = Compile([]mesh.ListenerFilter{tls}, builds); err != nil || f.Limit() != 500 || f.FindsOriginalDst() {
+	if f, err = Compile([]mesh.ListenerFilter{tls}, builds, nil); err != nil || f.Limit() != 500 || f.FindsOriginalDst() {
 		t.Errorf("limit %d, %v", f.Limit(), err)
 	}
 	with := f.WithOriginalDst()
 	if !with.FindsOriginalDst() || f.FindsOriginalDst() || with.WithOriginalDst() != with {
 		t.Error("use_original_dst does not add its filter once")
 	}
-	_, err = Compile([]mesh.ListenerFilter{tls, {Extension: mesh.Extension{TypeURL: "x.Y"}}}, builds)
+	_, err = Compile([]mesh.ListenerFilter{tls, {Extension: mesh.Extension{TypeURL: "x.Y"}}}, builds, nil)
 	if err == nil || err.Error() != `listener_filters[1]: there is no listener filter of type "x.Y"` {
 		t.Errorf("got %v", err)
 	}

@@ -142,6 +142,8 @@ func (x *conn) advance(peeked []byte, end bool) state {
 		return wait
 	case inspect.Reject:
 		return x.refuse(metrics.ListenerDownstreamListenerFilterError, mesh.DownstreamProtocolError, "listener_filter_rejected")
+	case inspect.Missing:
+		return x.refuse(metrics.ListenerExtensionConfigMissing, mesh.InternalError, "listener_filter_config_missing")
 	}
 	return x.onward(peeked, end)
 }

@@ -54,7 +54,7 @@ func (c *config) limit() int64 {
 
 // build makes the runtime of a listener's configuration. Chains of old that are of equal content are taken over.
 func (l *listener) build(m *mesh.Listener, old *config) (*config, error) {
-	filters, err := inspect.Compile(m.Filters, l.set.cfg.Filters)
+	filters, err := inspect.Compile(m.Filters, l.set.cfg.Filters, l.set.cfg.Configs)
 	if err != nil {
 		return nil, err
 	}

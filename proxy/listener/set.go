@@ -76,6 +76,8 @@ type Config struct {
 	Build  Builder
 	// Filters are the listener filters by type URL (registry.Builders of inspect.Rows).
 	Filters map[string]inspect.Build
+	// Configs gives the configurations of listener filters that come by themselves; nil where none does.
+	Configs inspect.Configs
 	// Observer makes what is told of connections that ended before a chain took them: the listener's access logs and
 	// whoever else wants to know. nil tells nobody.
 	Observer func(*mesh.Listener) (mesh.Observer, error)

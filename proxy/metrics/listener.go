@@ -31,6 +31,8 @@ const (
 	ListenerNoFilterChainMatch
 	// ListenerTransportSocketConnectTimeout: the handshake with a client took too long.
 	ListenerTransportSocketConnectTimeout
+	// ListenerExtensionConfigMissing: a connection came before the configuration of a listener filter.
+	ListenerExtensionConfigMissing
 )
 
 // ListenerDownstreamCxLengthMs is the histogram of a listener: the age of a connection at its end. By listener.
@@ -50,6 +52,7 @@ var listenerSchema = &stats.Schema{
 		ListenerDownstreamListenerFilterError:       {Name: "downstream_listener_filter_error"},
 		ListenerNoFilterChainMatch:                  {Name: "no_filter_chain_match"},
 		ListenerTransportSocketConnectTimeout:       {Name: "downstream_cx_transport_socket_connect_timeout"},
+		ListenerExtensionConfigMissing:              {Name: "extension_config_missing"},
 	},
 	Histograms: []stats.HistDef{ListenerDownstreamCxLengthMs: {Name: "downstream_cx_length_ms"}},
 }

@@ -40,6 +40,10 @@ type Streams interface {
 	// Drain is for a host that has left its cluster: nothing is kept from now on. CloseIdle closes what nobody uses.
 	Drain()
 	CloseIdle()
+	// SetHealthy says whether connections are opened ahead. Predict opens one for a stream that is to be expected, unless
+	// there are enough for ratio times the streams that there are, or a limit is reached; it reports whether it did.
+	SetHealthy(healthy bool)
+	Predict(res *circuit.Resources, ratio float64) (opened bool)
 	// Open is the number of connections, Tried how many were to be opened so far and how many of these could not be.
 	Open() int
 	Tried() (all, failed int64)
@@ -89,6 +93,8 @@ type base struct {
 	open     int // connections, idle or not
 	dialing  int
 	draining bool
+	// unhealthy says that nothing is opened ahead, as in Envoy: it would be work for nothing.
+	unhealthy bool
 }
 
 // waiter is a request that waits for a connection.
@@ -165,7 +171,26 @@ const preconnects = 3
 // there are, or are being made, could still take. b.mu is held.
 func (b *base) short(active, capacity int) bool {
 	expected := float64(len(b.waiting)+active) * b.cfg.Preconnect
-	return b.cfg.Preconnect > 1 && !b.draining && expected > float64(capacity+active)
+	return b.cfg.Preconnect > 1 && !b.draining && !b.unhealthy && expected > float64(capacity+active)
+}
+
+// SetHealthy implements Streams.
+func (b *base) SetHealthy(healthy bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unhealthy = !healthy
+}
+
+// predict takes a place for a connection that a stream which has not come yet would need, where there is to be one: see
+// short. b.mu is held.
+func (b *base) predict(res *circuit.Resources, ratio float64, active, capacity int) bool {
+	switch {
+	case b.draining, b.unhealthy, float64(len(b.waiting)+active+1)*ratio <= float64(capacity+active),
+		b.cfg.MaxConnections > 0 && b.open+b.dialing >= b.cfg.MaxConnections, !res.Acquire(circuit.Connections):
+		return false
+	}
+	b.dialing++
+	return true
 }
 
 // fail tells the i-th of the queue, if there is one. b.mu is held.

@@ -193,19 +193,35 @@ func (m *Mux) preconnect(res *circuit.Resources) {
 	if m.cfg.Preconnect <= 1 {
 		return
 	}
-	active, room := 0, 0
-	for _, c := range m.conns {
-		n := c.h2.Streams()
-		active += n
-		room += max(0, c.h2.Places()-n)
-	}
 	for range preconnects {
-		if !m.short(active, room+m.dialing*m.places) || !m.admit(res) {
+		if active, capacity := m.capacity(); !m.short(active, capacity) || !m.admit(res) {
 			return
 		}
 		m.dialing++
 		m.dials.wg.Go(func() { m.dial(res) })
 	}
+}
+
+// capacity returns the streams that there are, and how many more there could be. m.mu is held.
+func (m *Mux) capacity() (active, capacity int) {
+	capacity = m.dialing * m.places
+	for _, c := range m.conns {
+		n := c.h2.Streams()
+		active += n
+		capacity += max(0, c.h2.Places()-n)
+	}
+	return active, capacity
+}
+
+// Predict implements Streams.
+func (m *Mux) Predict(res *circuit.Resources, ratio float64) (opened bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if active, capacity := m.capacity(); !m.predict(res, ratio, active, capacity) {
+		return false
+	}
+	m.dials.wg.Go(func() { m.dial(res) })
+	return true
 }
 
 // dial opens one connection for those who wait.

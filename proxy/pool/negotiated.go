@@ -47,6 +47,20 @@ func (n *Negotiated) Drain() {
 	n.pool.Drain()
 }
 
+// SetHealthy implements Streams.
+func (n *Negotiated) SetHealthy(healthy bool) {
+	n.mux.SetHealthy(healthy)
+	n.pool.SetHealthy(healthy)
+}
+
+// Predict implements Streams.
+func (n *Negotiated) Predict(res *circuit.Resources, ratio float64) (opened bool) {
+	if n.first.Load() {
+		return n.pool.Predict(res, ratio)
+	}
+	return n.mux.Predict(res, ratio)
+}
+
 // CloseIdle implements Streams.
 func (n *Negotiated) CloseIdle() {
 	n.mux.CloseIdle()

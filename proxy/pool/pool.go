@@ -184,6 +184,17 @@ func (p *Pool) preconnect(res *circuit.Resources) {
 	}
 }
 
+// Predict implements Streams.
+func (p *Pool) Predict(res *circuit.Resources, ratio float64) (opened bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.single || !p.predict(res, ratio, p.open-p.idle.n, p.dialing+p.idle.n) {
+		return false
+	}
+	p.dials.wg.Go(func() { p.dial(res) })
+	return true
+}
+
 // makeRoom is admit. Where the limit is reached and all who wait want new connections, the idle ones, which only they
 // could see, give way. p.mu is held.
 func (p *Pool) makeRoom(res *circuit.Resources) bool {

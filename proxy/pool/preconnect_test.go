@@ -90,3 +90,28 @@ func TestMuxPreconnect(t *testing.T) {
 		})
 	}
 }
+
+// TestPreconnectUnhealthy: nothing is opened ahead to a host that is not healthy, as in Envoy.
+func TestPreconnectUnhealthy(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, limits(100, 100, 100))
+	cfg := config()
+	cfg.Preconnect = 3
+	p := r.pool(cfg, newBackend(t, nil).address())
+	p.SetHealthy(false)
+	if n := ahead(t, r, p, &p.base, 4); n != 4 {
+		t.Errorf("%d connections for 4 streams", n)
+	}
+	m := r.mux(newMuxBackend(t, 10, nil), func(cfg *Config) { cfg.Preconnect, cfg.H2.Streams = 3, 10 })
+	m.SetHealthy(false)
+	if n := ahead(t, r, m, &m.base, 8); n != 1 || m.Predict(r.res, 11) {
+		t.Errorf("%d connections of HTTP/2 for 8 streams", n)
+	}
+	m.SetHealthy(true)
+	if !m.Predict(r.res, 11) || m.Predict(r.res, 11) {
+		t.Error("not one more connection for the stream that is expected")
+	}
+	if m.Drain(); m.Predict(r.res, 100) {
+		t.Error("a connection is opened ahead to a host that has left")
+	}
+}

@@ -73,7 +73,7 @@ func (t *Ticket) Pick(ch *Choice, shard uint32) (*Host, *mesh.Failure) {
 	}
 	st := c.now.Load()
 	for n := 0; ; n++ {
-		i, panicked := st.set.Pick(&ch.Request)
+		i, panicked := st.pick(&ch.Request)
 		if i < 0 {
 			return nil, noHost("no healthy upstream")
 		}

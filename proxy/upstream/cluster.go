@@ -22,6 +22,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -47,6 +48,8 @@ type Deps struct {
 	Notifier mesh.Notifier
 	// Policies are the building side of the load balancing policies, by type URL.
 	Policies map[string]lb.Builder
+	// Runtime is looked at by New and Tune; nil says nothing.
+	Runtime mesh.RuntimeValues
 	// Own reports whether an address is one of our own intercepting listeners, which a request must not be sent to; nil
 	// says never.
 	Own func(netip.AddrPort) bool
@@ -87,13 +90,18 @@ type Cluster struct {
 	closed   bool                   // guarded by mu
 	heir     *Cluster               // guarded by mu: the successor, which has the pools
 	stopping []*health.Checker      // guarded by mu: checks that joinChecks is to end
+	// What the configuration or the runtime says, guarded by mu: tuned is the runtime's generation that was looked at.
+	tuned          uint64
+	panicThreshold float64
+	interval       time.Duration
 }
 
-// state is the hosts at one moment. It is immutable.
+// state is the hosts at one moment. It is immutable but for next.
 type state struct {
 	hosts   []*Host
 	set     *lb.Set
 	version string
+	next    *forecast // nil where nothing is picked ahead
 }
 
 // numbers are the parts of a cluster's metrics that not every cluster has; nil where this one does not.
@@ -122,6 +130,8 @@ func New(cfg *mesh.Cluster, deps *Deps, prev *Cluster) *Cluster {
 		offers: map[string]*pool.Config{},
 		hosts:  map[mesh.Address]*Host{},
 		set:    &mesh.EndpointSet{},
+
+		panicThreshold: cfg.PanicThreshold,
 	}
 	c.secure(name)
 	if cfg.HTTP.Protocol != mesh.UpstreamHTTP1 {
@@ -139,11 +149,13 @@ func New(cfg *mesh.Cluster, deps *Deps, prev *Cluster) *Cluster {
 	}
 	if cfg.Outlier != nil {
 		c.outlier = circuit.NewOutlier(*cfg.Outlier)
-		c.tickAt = now + int64(cfg.Outlier.Interval)
+		c.interval = cfg.Outlier.Interval
+		c.tickAt = now + int64(c.interval)
 	}
 	if prev != nil {
 		c.inherit(prev)
 	}
+	c.tune()
 	c.count(name)
 	if cfg.Discovery == mesh.Static && cfg.Endpoints != nil {
 		c.SetEndpoints(cfg.Endpoints)
@@ -156,7 +168,7 @@ func (c *Cluster) inherit(prev *Cluster) {
 	c.used.Store(prev.used.Load())
 	for p := range c.res {
 		c.res[p] = prev.res[p]
-		c.res[p].SetLimits(&c.Config.Limits[p])
+		c.res[p].SetLimits(c.limits(p))
 	}
 	if c.breaker != nil && prev.breaker != nil && reflect.DeepEqual(c.Config.Breaker, prev.Config.Breaker) {
 		c.breaker = prev.breaker
@@ -245,6 +257,11 @@ func poolConfig(cfg *mesh.Cluster, guard pool.Guard) *pool.Config {
 func (c *Cluster) panicked(v any) {
 	c.deps.Log.Error("an upstream connection's handling panicked; it was closed", zap.String("cluster", c.Config.Name),
 		zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+}
+
+// Limits returns the thresholds in force, by priority.
+func (c *Cluster) Limits() [2]mesh.Limits {
+	return [2]mesh.Limits{c.res[0].Limits(), c.res[1].Limits()}
 }
 
 // Resources returns what is in use at a priority.

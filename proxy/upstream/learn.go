@@ -64,7 +64,7 @@ func (c *Cluster) tickOutlier(now int64) int64 {
 		defer c.mu.Unlock()
 		return c.tickAt
 	}
-	c.tickAt = now + int64(c.Config.Outlier.Interval)
+	c.tickAt = now + int64(c.interval)
 	next := c.tickAt
 	c.mu.Unlock()
 	hosts := c.Hosts()

@@ -161,13 +161,14 @@ func (c *Cluster) rebuild() {
 		case lb.Degraded:
 			degraded++
 		}
+		h.pools.setHealthy(h.lbHost.Health == lb.Healthy)
 		lbHosts[i] = h.lbHost
 	}
 	old := c.now.Load()
-	next := &state{hosts: hosts, version: c.set.Version}
+	next := &state{hosts: hosts, version: c.set.Version, next: c.newForecast()}
 	next.set = lb.NewSet(lbHosts, lb.Options{
 		Build: c.policy, Config: c.Config.Policy.Config,
-		Overprovisioning: c.set.Overprovisioning, PanicThreshold: c.Config.PanicThreshold, Seed: seed(),
+		Overprovisioning: c.set.Overprovisioning, PanicThreshold: c.panicThreshold, Seed: seed(),
 	}, old.set)
 	c.now.Store(next)
 	c.Stats.Set(metrics.MembershipTotal, int64(len(hosts)))

@@ -92,6 +92,13 @@ func (p *pools) closeIdle() {
 	}
 }
 
+// setHealthy says whether connections are opened ahead.
+func (p *pools) setHealthy(healthy bool) {
+	for _, s := range p.all() {
+		s.SetHealthy(healthy)
+	}
+}
+
 // drain is for a host that has left its cluster.
 func (p *pools) drain() {
 	for _, s := range p.all() {

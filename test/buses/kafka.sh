@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Runs a Kafka broker, which is its own controller, in the foreground: on 127.0.0.1:PORT, with its state in FOLDER, from the
-# jars in LIBS. It can be killed and run again with the same arguments.   kafka.sh LIBS FOLDER PORT CONTROLLERPORT
+# jars in LIBS. It tells its clients to come to ADVERTISEDPORT. It can be killed and run again with the same arguments.
+#   kafka.sh LIBS FOLDER PORT CONTROLLERPORT ADVERTISEDPORT
 set -euo pipefail
-libs=$1 folder=$2 port=$3 controller=$4
+libs=$1 folder=$2 port=$3 controller=$4 advertised=$5
 mkdir -p "$folder"
 cat >"$folder/server.properties" <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
 listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=PLAINTEXT://127.0.0.1:$port
+advertised.listeners=PLAINTEXT://127.0.0.1:$advertised
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs=$folder/data

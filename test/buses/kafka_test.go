@@ -24,8 +24,14 @@ import (
 func startKafka(t testing.TB) *server {
 	t.Helper()
 	p := freePorts(t, 2)
+	return kafkaOn(t, p[0], p[1], p[0])
+}
+
+// kafkaOn starts a broker on a port, which sends its clients to the one that it advertises.
+func kafkaOn(t testing.TB, port, controller, advertised string) *server {
+	t.Helper()
 	return start(t, &server{
-		addr: "127.0.0.1:" + p[0], args: []string{"./kafka.sh", installed(t, "kafka"), t.TempDir(), p[0], p[1]},
+		addr: "127.0.0.1:" + port, args: []string{"./kafka.sh", installed(t, "kafka"), t.TempDir(), port, controller, advertised},
 		ready: func(addr string) error {
 			c, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.RequestRetries(0))
 			if err != nil {

@@ -6,6 +6,7 @@ package buses
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/sink/zeromq"
+	"github.com/meshtap/meshtap/internal/zmtp"
 	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
@@ -97,6 +99,16 @@ func (z *libzmq) events() [][]byte {
 	return z.got
 }
 
+// ended tells whether the process has had as many as it was told.
+func (z *libzmq) ended() bool {
+	select {
+	case <-z.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func zeromqConfig(p zeromq.Pattern) zeromq.Config {
 	return zeromq.Config{Pattern: p, Prefix: "meshtap.events", PeerBytes: 1 << 20, MaxPeers: 4, Heartbeat: time.Second, AckTimeout: 10 * time.Second}
 }
@@ -110,28 +122,90 @@ func TestZeroMQ(t *testing.T) {
 		peer    string
 		proto   bool
 	}{{zeromq.Pub, "SUB", false}, {zeromq.Push, "PULL", true}, {zeromq.Dealer, "ROUTER", false}} {
-		t.Run(fmt.Sprintf("%s and %s", c.pattern, c.peer), func(t *testing.T) {
-			z := startLibzmq(t, "-b", c.peer, "tcp://127.0.0.1:*", fmt.Sprint(events))
-			cfg := zeromqConfig(c.pattern)
-			cfg.Connect, cfg.Proto, cfg.PeerBytes = []string{z.at}, c.proto, 32<<20
-			deliver(t, zeromq.New(cfg, deps(t)), z, events)
-		})
+		for _, l := range zeromqLogins(t) {
+			t.Run(fmt.Sprintf("%s and %s, %s", c.pattern, c.peer, l.name), func(t *testing.T) {
+				events := events
+				if l.connect != nil {
+					events = 2000
+				}
+				z := startLibzmq(t, append([]string{"-b", c.peer, "tcp://127.0.0.1:*", fmt.Sprint(events)}, l.peer...)...)
+				cfg := zeromqConfig(c.pattern)
+				cfg.Connect, cfg.Proto, cfg.PeerBytes = []string{z.at}, c.proto, 32<<20
+				if l.connect != nil {
+					l.connect(&cfg, false)
+					if err := sink.Try(t, zeromq.New(cfg, deps(t))); err == nil {
+						t.Error("libzmq lets a stranger in")
+					}
+					l.connect(&cfg, true)
+				}
+				deliver(t, zeromq.New(cfg, deps(t)), z, events)
+			})
+		}
+		for _, l := range zeromqLogins(t)[1:] {
+			t.Run(fmt.Sprintf("%s and %s, %s, bound", c.pattern, c.peer, l.name), func(t *testing.T) { boundZeroMQ(t, c.pattern, c.peer, l) })
+		}
 	}
-	t.Run("PLAIN", plainZeroMQ)
 	t.Run("killed", killedZeroMQ)
+}
+
+// zeromqLogin is a mechanism: what libzmq is told for it, and how a sink that connects, or binds, does it.
+type zeromqLogin struct {
+	name          string
+	peer, strange []string
+	connect       func(cfg *zeromq.Config, right bool)
+	bind          func(*zeromq.Config)
+}
+
+// zeromqLogins returns the mechanisms. The keys are libzmq's own.
+func zeromqLogins(t *testing.T) []zeromqLogin {
+	keys := func() (public, secret string) {
+		f := strings.Fields(run(t, installed(t, "python")+"/bin/python", "zeromq.py", "keys"))
+		return f[0], f[1]
+	}
+	parse := func(s string) zmtp.Key {
+		k, err := zmtp.ParseKey(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	password := map[bool]string{true: sink.WriteFile(t, "right\n", 0o600), false: sink.WriteFile(t, "wrong\n", 0o600)}
+	mine, mySecret := keys()
+	theirs, theirSecret := keys()
+	strange, strangeSecret := keys()
+	secret := map[bool]string{true: sink.WriteFile(t, mySecret+"\n", 0o600), false: sink.WriteFile(t, strangeSecret+"\n", 0o600)}
+	return []zeromqLogin{
+		{name: "NULL"},
+		{
+			"PLAIN", []string{"tap", "right"}, []string{"tap", "wrong"},
+			func(c *zeromq.Config, right bool) { c.User, c.PasswordFile = "tap", password[right] },
+			func(c *zeromq.Config) { c.User, c.PasswordFile = "tap", password[true] },
+		},
+		{
+			"CURVE", []string{theirSecret, theirs, mine}, []string{strangeSecret, strange, mine},
+			func(c *zeromq.Config, right bool) {
+				c.Curve = &zeromq.Curve{SecretFile: secret[right], Server: parse(theirs)}
+			},
+			func(c *zeromq.Config) {
+				c.Curve = &zeromq.Curve{SecretFile: secret[true], Clients: []zmtp.Key{parse(theirs)}}
+			},
+		},
+	}
 }
 
 // deliver has a peer get so many events, and no other.
 func deliver(t *testing.T, s *zeromq.Sink, z *libzmq, events int) {
 	tap := sink.NewTap(t, 64<<20, s)
-	time.Sleep(200 * time.Millisecond) // a SUB does not say when its subscription has arrived
+	time.Sleep(time.Second) // a SUB does not say when its subscription has arrived
 	for n := range events {
 		tap.Observe(sink.Outcome(fmt.Sprint("svc-", n%7), n))
 		if n%64 == 63 {
 			time.Sleep(100 * time.Microsecond) // PUB drops what the subscriber has no room for, which is not the point here
 		}
 	}
-	if err := tap.Close(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := tap.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if f := sink.Read(t, z.events(), true); f.Came != uint64(events) || s.Dropped() > 0 {
@@ -139,20 +213,27 @@ func deliver(t *testing.T, s *zeromq.Sink, z *libzmq, events int) {
 	}
 }
 
-// plainZeroMQ has peers log in at a bound PUSH, one with the right password.
-func plainZeroMQ(t *testing.T) {
-	cfg := zeromqConfig(zeromq.Push)
-	ports := freePorts(t, 1)
-	cfg.Bind, cfg.User, cfg.PasswordFile = "127.0.0.1:"+ports[0], "tap", sink.WriteFile(t, "right\n", 0o600)
+// boundZeroMQ has peers log in at a sink that is bound, one of whom it knows.
+func boundZeroMQ(t *testing.T, pattern zeromq.Pattern, peer string, l zeromqLogin) {
+	const events = 500
+	cfg := zeromqConfig(pattern)
+	cfg.Bind = "127.0.0.1:" + freePorts(t, 1)[0]
+	l.bind(&cfg)
 	s := zeromq.New(cfg, deps(t))
 	tap := sink.NewTap(t, eventtap.DefaultMemory, s)
-	wrong := startLibzmq(t, "PULL", "tcp://"+cfg.Bind, "1", "tap", "wrong")
-	right := startLibzmq(t, "PULL", "tcp://"+cfg.Bind, "500", "tap", "right")
-	for n := range 500 {
+	wrong := startLibzmq(t, append([]string{peer, "tcp://" + cfg.Bind, "1"}, l.strange...)...)
+	right := startLibzmq(t, append([]string{peer, "tcp://" + cfg.Bind, fmt.Sprint(events)}, l.peer...)...)
+	for n := range events {
 		tap.Observe(sink.Outcome("x", n))
 	}
-	if f := sink.Read(t, right.events(), true); f.Came != 500 {
-		t.Errorf("%+v", f)
+	// A SUB does not say when its subscription has arrived, and what came before is not for it.
+	for end := time.Now().Add(time.Minute); pattern == zeromq.Pub && !right.ended() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		tap.Observe(sink.Outcome("x", events))
+	}
+	if got := right.events(); len(got) != events {
+		t.Errorf("%d events came", len(got))
+	} else if pattern != zeromq.Pub {
+		sink.Read(t, got, true)
 	}
 	wrong.kill()
 	if len(wrong.got) > 0 {

@@ -4,7 +4,9 @@ package e2e_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
+	"regexp"
 	"testing"
 	"time"
 
@@ -93,6 +95,9 @@ func changesUnderLoad(t *testing.T, example string) {
 	r, w := controlledAs(t, example)
 	var told answers
 	l := load.Start(t, load.Options{Workers: 8, Rate: 800, Addr: func() string { return r.Addr("main") }, Check: oneTruth})
+	l.After(int64(n))
+	quiet, heap := l.Quantile(0.99), []int64{liveHeap(t, r.Admin) >> 10}
+	_ = l.Quantile(0.99)
 	all, counts := changes(), map[string]int{}
 	asked := int64(0)
 	for i := 1; i <= n; i++ {
@@ -107,10 +112,15 @@ func changesUnderLoad(t *testing.T, example string) {
 		counts[c.kind]++
 		l.After(4)
 		told.collect(r.ControlPlane)
+		if i%(n/4) == 0 {
+			heap = append(heap, liveHeap(t, r.Admin)>>10)
+		}
 		if l.Failed() > 0 {
 			break
 		}
 	}
+	t.Logf("figure: 99%% of the requests within %v while nothing changed, within %v under the changes", quiet, l.Quantile(0.99))
+	t.Logf("figure: KiB allocated before the changes and after each quarter of them: %d", heap)
 	res := l.Stop()
 	t.Logf("figure: %d changes, each seen in the answers: %v", n, counts)
 	t.Logf("figure: %v", res)
@@ -125,6 +135,27 @@ func changesUnderLoad(t *testing.T, example string) {
 		t.Errorf("%d requests were made and %d came to the origins: one was on its way when its connection ended", res.Requests+asked, got)
 	}
 	leaves(t, r)
+}
+
+var collections = regexp.MustCompile(`(?m)^go_gc_duration_seconds_count (\d+)$`)
+
+// liveHeap returns what a proxy has in use: the least that is allocated while its collector runs some times. Asking makes it do
+// so, and counts, too: a megabyte or two more or less mean nothing.
+func liveHeap(t *testing.T, a *sidecar.Admin) int64 {
+	t.Helper()
+	least, count, changes := int64(math.MaxInt64), "", 0
+	until(t, "the proxy's collector has run", func() bool {
+		least = min(least, a.Stats()["server.memory_allocated"])
+		m := collections.FindStringSubmatch(a.Get("/stats/prometheus?go"))
+		if m == nil {
+			t.Fatal("there is no go_gc_duration_seconds_count")
+		}
+		if m[1] != count {
+			count, changes = m[1], changes+1
+		}
+		return changes > 10
+	})
+	return least
 }
 
 // oneTruth: the route and the cluster of an answer are of one configuration.

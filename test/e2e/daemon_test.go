@@ -29,7 +29,7 @@ func TestDaemon(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, string){
 		"demo": testDemo, "private": testDemoIsPrivate, "killed": testDemoIsKilled, "who died": testDemoSaysWhoDied,
 		"without meshtap": testDemoWithoutMeshtap,
-		"control":         testControl, "control bus": testControlBus, "control refuses": testControlRefuses,
+		"control":         testControl, "control bus": testControlBus, "control refuses": testControlRefuses, "control over TLS": testControlTLS,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -14,9 +14,14 @@ import (
 	"testing"
 	"time"
 
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	endpointspb "github.com/meshtap/meshtap/api/meshtap/endpoints/v1"
+	"github.com/meshtap/meshtap/test/e2e/examples"
 	"github.com/meshtap/meshtap/test/e2e/load"
 	"github.com/meshtap/meshtap/test/e2e/origin"
 	"github.com/meshtap/meshtap/test/e2e/sidecar"
@@ -24,7 +29,7 @@ import (
 )
 
 // dynamic is a bootstrap whose everything comes from a control plane.
-func dynamic(cp *fakexds.Server, api string) string {
+func dynamic(cp interface{ Addr() string }, api string) string {
 	at := netip.MustParseAddrPort(cp.Addr())
 	return fmt.Sprintf(`node: {id: scale, cluster: scale}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
@@ -47,6 +52,7 @@ type many struct {
 	origin           netip.AddrPort
 }
 
+// endpoints are those of a cluster; at an odd turn the last of the ten is another one.
 func (m many) endpoints(cluster, turn int) types.Resource {
 	if cluster == 0 {
 		return fakexds.Endpoints("c0", m.origin)
@@ -55,8 +61,9 @@ func (m many) endpoints(cluster, turn int) types.Resource {
 	for i := range 10 {
 		n := cluster*10 + i
 		ip := netip.AddrFrom4([4]byte{127, byte(1 + n>>16), byte(n >> 8), byte(n)})
-		all = append(all, netip.AddrPortFrom(ip, uint16(1+turn%2)))
+		all = append(all, netip.AddrPortFrom(ip, 1))
 	}
+	all[9] = netip.AddrPortFrom(all[9].Addr(), uint16(1+turn%2))
 	return fakexds.Endpoints(fmt.Sprint("c", cluster), all...)
 }
 
@@ -106,17 +113,18 @@ func manyResources(t *testing.T, api string) {
 	m.origin = o.Addr()
 	cp := fakexds.StartWith(t, fakexds.Options{Linear: true})
 	cp.SetAll("1", m.resources())
-	began := time.Now()
+	began, own := time.Now(), processor(t, os.Getpid())
 	p := sidecar.Run(t, sidecar.Options{Bootstrap: dynamic(cp, api), Args: []string{"--no-tap"}})
 	p.Ready()
-	ready := time.Since(began)
+	ready, worked := time.Since(began), processor(t, p.Pid())
+	own = processor(t, os.Getpid()) - own
 	addr := p.Admin().Listeners()["l0"]
 	l := load.Start(t, load.Options{Workers: 4, Rate: 400, Addr: func() string { return addr }})
 	l.After(50)
 	served := time.Since(began)
 	rss, peak := memory(t, p.Pid())
-	t.Logf("figure: %s: %d clusters x 10 endpoints, %d routes: ready after %v, serving after %v; RSS %d MiB, at most %d MiB",
-		api, m.clusters, m.routes, ready.Round(time.Millisecond), served.Round(time.Millisecond), rss>>20, peak>>20)
+	t.Logf("figure: %s: %d clusters x 10 endpoints, %d routes: ready after %v, for which the proxy worked %v and the control plane %v, serving after %v; RSS %d MiB, at most %d MiB",
+		api, m.clusters, m.routes, ready.Round(time.Millisecond), worked, own, served.Round(time.Millisecond), rss>>20, peak>>20)
 
 	l.After(100)
 	idle, idleAt := processor(t, p.Pid()), time.Now()
@@ -216,15 +224,6 @@ func processor(t *testing.T, pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
 }
 
-func descriptors(t *testing.T, pid int) int {
-	t.Helper()
-	list, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
-}
-
 // TestClusterFlaps: a cluster comes and goes again and again, and leaves nothing behind (F14).
 func TestClusterFlaps(t *testing.T) {
 	flaps := 100
@@ -251,17 +250,20 @@ func TestClusterFlaps(t *testing.T) {
 	for i := range 20 { // what grows once
 		flap(i)
 	}
-	heap, files := p.Admin().Stats()["server.memory_allocated"], descriptors(t, p.Pid())
+	r := &examples.Rig{Proxy: p, Admin: p.Admin()}
+	heap, before := liveHeap(t, r.Admin), look(t, r)
 	for i := range 2 * flaps {
 		flap(i)
 	}
-	res := l.Stop()
 	p.Admin().UntilStats(func(s sidecar.Stats) bool { return s["cluster_manager.active_clusters"] == 4 })
-	t.Logf("figure: a cluster came and went %d times: %d descriptors before and %d after, allocated %d KiB before and %d KiB after; %v",
-		flaps, files, descriptors(t, p.Pid()), heap>>10, p.Admin().Stats()["server.memory_allocated"]>>10, res)
-	if n := descriptors(t, p.Pid()) - files; n > 5 {
-		t.Errorf("%d descriptors more", n)
+	after := look(t, r)
+	t.Logf("figure: a cluster came and went %d times: %d descriptors before and %d after, %d goroutines before and %d after, allocated %d KiB before and %d KiB after",
+		flaps, before.files, after.files, before.goroutines, after.goroutines, heap>>10, liveHeap(t, r.Admin)>>10)
+	if after.files-before.files > 5 || after.goroutines-before.goroutines > 5 {
+		t.Errorf("%d descriptors and %d goroutines more", after.files-before.files, after.goroutines-before.goroutines)
 	}
+	res := l.Stop()
+	t.Logf("figure: %v", res)
 	if res.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %q", res.Failed, res.Requests, res.Failures)
 	}
@@ -291,6 +293,46 @@ func TestEndpointsGoAndComeBack(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 	}
+}
+
+// TestLastEndpointsAreKept: a cluster whose configuration says so goes on with the endpoints it had when a set without any
+// comes, until the time is over or others come (F13).
+func TestLastEndpointsAreKept(t *testing.T) {
+	t.Parallel()
+	m := many{clusters: 2, routes: 10, origin: origin.Start(t, "a", nil).Addr()}
+	cp := fakexds.Start(t)
+	set := m.resources()
+	keeping := func(d time.Duration) types.Resource {
+		c := fakexds.EDSCluster("c0")
+		keep, err := anypb.New(&endpointspb.Endpoints{KeepLast: durationpb.New(d)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Metadata = &corepb.Metadata{TypedFilterMetadata: map[string]*anypb.Any{"io.meshtap.endpoints": keep}}
+		return c
+	}
+	set[fakexds.ClusterType][0] = keeping(time.Hour)
+	cp.SetAll("1", set)
+	p := sidecar.Run(t, sidecar.Options{Bootstrap: dynamic(cp, "GRPC"), Args: []string{"--no-tap"}})
+	p.Ready()
+	url := "http://" + p.Admin().Listeners()["l0"] + "/"
+	untilStatus(t, url, http.StatusOK)
+	cp.Set(fakexds.EndpointType, "2", fakexds.Endpoints("c0"), m.endpoints(1, 0))
+	p.Logged(`no endpoints; it goes on with those it had, for 1h`)
+	for range 20 {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("status %d with the endpoints that are kept", resp.StatusCode)
+		}
+	}
+	cp.Set(fakexds.ClusterType, "3", keeping(10*time.Millisecond), fakexds.EDSCluster("c1"))
+	untilStatus(t, url, http.StatusServiceUnavailable)
+	cp.Set(fakexds.EndpointType, "4", set[fakexds.EndpointType]...)
+	untilStatus(t, url, http.StatusOK)
 }
 
 // untilStatus makes requests until one has a status, and counts them.

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -99,6 +100,8 @@ type Server struct {
 	injected int
 	gate     chan struct{} // closed while responses may go out
 	muted    map[string]bool
+	every    time.Duration // see Drip
+	paced    chan struct{} // closed when every changes
 }
 
 // Start runs a Server on a free loopback port until the test ends.
@@ -118,6 +121,7 @@ func StartWith(tb testing.TB, opt Options) *Server {
 		streams: map[*stream]struct{}{},
 		gate:    make(chan struct{}),
 		muted:   map[string]bool{},
+		paced:   make(chan struct{}),
 	}
 	close(s.gate)
 	if opt.Linear {
@@ -395,6 +399,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 		l.server.mu.Lock()
 		l.server.accepted++
 		l.server.mu.Unlock()
+		c = &dripping{Conn: c, server: l.server, closed: make(chan struct{})}
 	}
 	return c, err
 }

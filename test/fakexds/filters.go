@@ -28,3 +28,12 @@ func DiscoverFilter(l *listenerpb.Listener, c *corepb.ConfigSource, name string,
 	f.ConfigType = &listenerpb.Filter_TypedConfig{TypedConfig: mustAny(hcm)}
 	return l
 }
+
+// DiscoverListenerFilter puts a listener filter whose configuration comes from a source into a listener. What it may be is
+// said by m's type. It changes the listener.
+func DiscoverListenerFilter(l *listenerpb.Listener, c *corepb.ConfigSource, name string, m proto.Message) *listenerpb.Listener {
+	l.ListenerFilters = append(l.ListenerFilters, &listenerpb.ListenerFilter{Name: name, ConfigType: &listenerpb.ListenerFilter_ConfigDiscovery{
+		ConfigDiscovery: &corepb.ExtensionConfigSource{ConfigSource: c, TypeUrls: []string{mustAny(m).GetTypeUrl()}},
+	}})
+	return l
+}

@@ -19,7 +19,7 @@ import (
 	"github.com/meshtap/meshtap/test/e2e/sidecar"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write testdata/absent.txt anew")
+var rewrite = flag.Bool("rewrite", false, "write testdata/absent.txt and testdata/help.txt anew")
 
 // admins serves an example by both, makes the same few requests, and returns the administration interfaces.
 func admins(t *testing.T, file string) (theirs, ours *examples.Rig) {
@@ -52,62 +52,67 @@ func TestAdminText(t *testing.T) {
 	}
 }
 
-// only are the fields that one of the two alone has, as regular expressions, and the reason.
-type only struct{ path, why string }
-
-// Documents have the same fields.
+// Documents have the same fields, but for those of testdata/fields.txt.
 func TestAdminDocuments(t *testing.T) {
 	t.Parallel()
-	for _, tc := range []struct {
-		file, path   string
-		theirs, ours []only
-	}{
-		{
-			file: "static.yaml", path: "/server_info",
-			theirs: []only{
-				{`command_line_options\.(base_id|base_id_path|use_dynamic_base_id|socket_path|socket_mode|skip_hot_restart_.*)`, "there is no hot restart"},
-				{`command_line_options\.(cpuset_threads|disabled_extensions.*|stats_tag.*|log_format_escaped|log_stacktrace_single_entry)`, "flags without effect here"},
-				{`command_line_options\.(enable_fine_grain_logging|enable_mutex_tracing)`, "flags without effect here"},
-				{`node\.user_agent_build_version\.metadata\..*`, "of Envoy's build"},
-				{`node\.extensions.*`, "each has its own"},
-			},
-			ours: []only{
-				{`node\.locality\..*`, "Envoy leaves empty ones out"}, {`node\.user_agent_build_version\.metadata`, "empty"},
-				{`node\.extensions.*`, "each has its own"},
-			},
-		},
-		{file: "static.yaml", path: "/clusters?format=json"},
-		{file: "static.yaml", path: "/listeners?format=json"},
-		{file: "static.yaml", path: "/memory"},
-		{file: "static.yaml", path: "/certs"},
-		{file: "static.yaml", path: "/runtime"},
-		{file: "static.yaml", path: "/init_dump"},
-		{file: "static.yaml", path: "/config_dump?include_eds", theirs: ofDump, ours: notOfDump},
-		{file: "ads.yaml", path: "/config_dump?include_eds", theirs: ofDump, ours: notOfDump},
-		{file: "ads.yaml", path: "/clusters?format=json"},
+	for _, tc := range []struct{ file, path string }{
+		{"static.yaml", "/server_info"}, {"static.yaml", "/clusters?format=json"}, {"static.yaml", "/listeners?format=json"},
+		{"static.yaml", "/memory"}, {"static.yaml", "/certs"}, {"static.yaml", "/runtime"}, {"static.yaml", "/init_dump"},
+		{"static.yaml", "/config_dump?include_eds"}, {"ads.yaml", "/config_dump?include_eds"}, {"ads.yaml", "/clusters?format=json"},
 	} {
 		t.Run(tc.file+tc.path, func(t *testing.T) {
 			t.Parallel()
 			theirs, ours := admins(t, tc.file)
 			a, b := fieldsOf(t, theirs.Admin, tc.path), fieldsOf(t, ours.Admin, tc.path)
-			for _, name := range missingFields(a, b, tc.theirs) {
+			for _, name := range missingFields(a, b, known(t, tc.path, "Envoy")) {
 				t.Errorf("Meshtap does not have %s", name)
 			}
-			for _, name := range missingFields(b, a, tc.ours) {
+			for _, name := range missingFields(b, a, known(t, tc.path, "Meshtap")) {
 				t.Errorf("only Meshtap has %s", name)
 			}
 		})
 	}
 }
 
-var (
-	ofDump = []only{
-		{`.*\.bootstrap\.node\.(extensions|user_agent).*`, "what the proxy adds to the node is in /server_info"},
-		{`.*EndpointsConfigDump.*\.(locality|health_check_config|health_status|load_balancing_weight|overprovisioning_factor)`, "what was configured is shown, without the defaults"},
-		{`.*\.client_status`, "only of use with on-demand discovery"},
+// known returns what testdata/fields.txt says that one of the two alone has in a document.
+func known(t *testing.T, document, who string) (out []*regexp.Regexp) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "fields.txt"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	notOfDump = []only{{`.*EndpointsConfigDump.*\.(last_updated|version_info)`, "Envoy does not keep it"}}
-)
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Split(line, " | "); len(f) == 4 && f[0] == document && f[1] == who {
+			out = append(out, regexp.MustCompile("^(?:"+f[2]+")$"))
+		}
+	}
+	return out
+}
+
+// Envoy's help, which docs/differences.md is made of, is still what the file has.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	theirs := start(t, examples.Example{File: "static.yaml"}, envoy)
+	golden(t, "help.txt", theirs.Admin.Get("/help"))
+}
+
+// golden compares with a file of testdata, or writes it anew.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("there is more: %q; and less: %q (-rewrite writes %s)", missing(got, string(want)), missing(string(want), got), file)
+	}
+}
 
 // fieldsOf returns the paths of all values of a document.
 func fieldsOf(t *testing.T, a *sidecar.Admin, path string) map[string]bool {
@@ -142,9 +147,9 @@ func walk(v any, path string, out map[string]bool) {
 }
 
 // missingFields returns what a has and b does not, but for what is known.
-func missingFields(a, b map[string]bool, known []only) (names []string) {
+func missingFields(a, b map[string]bool, known []*regexp.Regexp) (names []string) {
 	for name := range a {
-		isKnown := slices.ContainsFunc(known, func(k only) bool { return regexp.MustCompile("^" + k.path + "$").MatchString(name) })
+		isKnown := slices.ContainsFunc(known, func(k *regexp.Regexp) bool { return k.MatchString(name) })
 		if !b[name] && !isKnown {
 			names = append(names, name)
 		}
@@ -215,21 +220,7 @@ func TestStats(t *testing.T) {
 		}
 	}
 	slices.Sort(absent)
-	golden := filepath.Join("testdata", "absent.txt")
-	text := strings.Join(absent, "\n") + "\n"
-	if *rewrite {
-		if err := os.WriteFile(golden, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text != string(want) {
-		t.Errorf("of Envoy's names these are missing now: %q; and these no longer: %q (-rewrite writes %s)",
-			missing(text, string(want)), missing(string(want), text), golden)
-	}
+	golden(t, "absent.txt", strings.Join(absent, "\n")+"\n")
 	t.Logf("figure: Envoy has %d names, Meshtap %d; %d of Envoy's are not kept", len(a), len(b), len(absent))
 }
 

@@ -151,6 +151,7 @@ default; settings of trust and rewriting keep Envoy's defaults.
 		message("request target", "60 KiB, with the rest of the head", fmt.Sprintf("%d KiB", lim.TargetBytes>>10)),
 		message("one field's value", "60 KiB, with the rest of the head", fmt.Sprintf("%d KiB", lim.ValueBytes>>10)),
 		message("trailers", "60 KiB, 100 fields", fmt.Sprintf("%d KiB, %d fields", lim.TrailerBytes>>10, lim.Trailers)),
+		resource.Difference{Where: "process: heads and bodies that HTTP/2 connections of clients hold, each beyond 256 KiB", Envoy: "unlimited", Meshtap: "32 MiB; no connection is given more than its 256 KiB then", Why: "many connections, each within its own bounds, could use up the memory"},
 		resource.Difference{Where: "process: connections (downstream_connections monitor of the overload manager)", Envoy: "unlimited", Meshtap: "50,000, at most half of the descriptors", Why: "descriptors are left for upstreams and the administration interface"},
 		resource.Difference{Where: "--drain-time-s", Envoy: "600", Meshtap: "30", Why: "what ends a pod kills it after 30 s"},
 	)

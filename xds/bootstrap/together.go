@@ -20,6 +20,7 @@ func (l *loader) together() {
 	l.names("static_resources.listeners", "listener", l.config.Listeners)
 	l.names("static_resources.secrets", "secret", l.config.Secrets)
 	l.addresses()
+	l.planeSecrets()
 	if l.config.Dynamic == nil || l.config.Dynamic.Clusters == nil {
 		l.references(clusters)
 	}

@@ -10,8 +10,6 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-
-	"github.com/meshtap/meshtap/internal/nearest"
 )
 
 // walker turns a tree of nodes into the JSON form of a message, and remembers where each field stands. What is wrong is
@@ -77,7 +75,7 @@ func (w *walker) message(n *yaml.Node, d protoreflect.MessageDescriptor, path st
 		if n.Kind == yaml.ScalarNode && d.FullName() == dataSource {
 			is = "a text"
 		}
-		w.fail(n, path, fmt.Sprintf("%s must be a mapping with the fields of %s, not %s", label(path), d.Name(), is), "")
+		w.fail(n, path, fmt.Sprintf("%s must be a mapping with the fields of %s, not %s", label(path), d.Name(), is), theFields(d))
 		return map[string]any{}
 	}
 	return w.fields(n, d, path, depth)
@@ -160,6 +158,9 @@ func (w *walker) list(n *yaml.Node, fd protoreflect.FieldDescriptor, path string
 	items := n.Content
 	if n.Kind != yaml.SequenceNode {
 		items = []*yaml.Node{n}
+		if w.byName(n, fd, path) {
+			return nil, false
+		}
 	}
 	w.sizes[path] = len(items)
 	out := make([]any, 0, len(items))
@@ -199,6 +200,20 @@ func (w *walker) mapping(n *yaml.Node, fd protoreflect.FieldDescriptor, path str
 	return out, true
 }
 
+// byName reports a mapping from names to values in the place of a list of messages that have names.
+func (w *walker) byName(n *yaml.Node, fd protoreflect.FieldDescriptor, path string) bool {
+	if n.Kind != yaml.MappingNode || len(n.Content) == 0 || fd.Message() == nil || field(fd.Message(), "name") == nil {
+		return false
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if field(fd.Message(), n.Content[i].Value) != nil || n.Content[i+1].Kind != yaml.MappingNode {
+			return false
+		}
+	}
+	w.fail(n, path, label(path)+" must be a list, not a mapping from names to values", fmt.Sprintf("write - name: %s", n.Content[0].Value))
+	return true
+}
+
 // field finds a field by its proto name or its JSON name.
 func field(d protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if fd := d.Fields().ByName(protoreflect.Name(name)); fd != nil {
@@ -226,47 +241,6 @@ func container(path string, d protoreflect.MessageDescriptor) string {
 		return string(d.Name())
 	}
 	return name
-}
-
-// fieldHint guesses which field was meant by a name that a message does not have.
-func fieldHint(name string, d protoreflect.MessageDescriptor) string {
-	if hint := formerFields[string(d.Name())+"."+name]; hint != "" {
-		return hint
-	}
-	var names []string
-	for i := range d.Fields().Len() {
-		names = append(names, string(d.Fields().Get(i).Name()))
-	}
-	near, score := nearest.Scored(snake(name), names)
-	if score >= nearest.Partly {
-		for i := range d.Fields().Len() {
-			fd := d.Fields().Get(i)
-			if fd.Message() != nil && !isWellKnown(fd.Message()) && !fd.IsMap() && field(fd.Message(), name) != nil {
-				near = string(fd.Name()) + "." + snake(name)
-				break
-			}
-		}
-	}
-	if near == "" {
-		return ""
-	}
-	return fmt.Sprintf("did you mean %q?", near)
-}
-
-// formerFields are names of Envoy's v2 API that people still find in examples.
-var formerFields = map[string]string{
-	"Cluster.hosts":                 "since v3: load_assignment",
-	"Cluster.tls_context":           "since v3: transport_socket",
-	"Filter.config":                 `since v3: typed_config, with "@type"`,
-	"HttpFilter.config":             `since v3: typed_config, with "@type"`,
-	"ListenerFilter.config":         `since v3: typed_config, with "@type"`,
-	"AccessLog.config":              `since v3: typed_config, with "@type"`,
-	"FilterChain.tls_context":       "since v3: transport_socket",
-	"HeaderMatcher.regex_match":     "since v3: string_match.safe_regex",
-	"RouteMatch.regex":              "since v3: safe_regex",
-	"Route.per_filter_config":       "since v3: typed_per_filter_config",
-	"VirtualHost.per_filter_config": "since v3: typed_per_filter_config",
-	"Bootstrap.runtime":             "since v3: layered_runtime",
 }
 
 // snake turns a JSON name into a proto name.

@@ -5,6 +5,7 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -33,6 +34,8 @@ const (
 	// maxStreams bounds the streams of all proxies, and maxNode the bytes of a node's id and cluster.
 	maxStreams = 4096
 	maxNode    = 256
+	// connectTime bounds the begin of a connection, with its TLS.
+	connectTime = 10 * time.Second
 	// stopTime bounds the end of the gRPC server.
 	stopTime = 3 * time.Second
 )
@@ -42,6 +45,8 @@ type Config struct {
 	Log *zap.Logger
 	// Patience is how long a rollout waits for a proxy's answer to a step before it goes on. The default is 5 s.
 	Patience time.Duration
+	// TLS is how proxies connect; nil is plain text.
+	TLS *tls.Config
 }
 
 // Server is the control plane: it serves a mesh over ADS.
@@ -49,7 +54,8 @@ type Server struct {
 	// Immutable.
 	log      *zap.Logger
 	patience time.Duration
-	prefix   string // of versions: no two control planes use the same
+	tls      *tls.Config // nil for plain text
+	prefix   string      // of versions: no two control planes use the same
 
 	wg sync.WaitGroup // the rollouts
 
@@ -74,7 +80,7 @@ func New(m *Mesh, cfg Config) *Server {
 	boot := make([]byte, 4)
 	rand.Read(boot) // it never fails (crypto/rand)
 	return &Server{
-		log: cfg.Log, patience: cfg.Patience, prefix: hex.EncodeToString(boot) + ".",
+		log: cfg.Log, patience: cfg.Patience, tls: cfg.TLS, prefix: hex.EncodeToString(boot) + ".",
 		mesh: m, views: map[Node]*view{}, streams: map[streamID]*stream{},
 	}
 }
@@ -100,6 +106,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		delta: delta.NewServer(streams, s, (*callbacks)(s), delta.DeactivateLegacyWildcardForTypes(wildcards)),
 	}
 	g := grpc.NewServer(
+		grpc.Creds(s.credentials()),
+		grpc.ConnectionTimeout(connectTime),
 		grpc.MaxConcurrentStreams(16),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),

@@ -3,6 +3,9 @@
 package dump
 
 import (
+	"maps"
+	"slices"
+
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	statuspb "github.com/envoyproxy/go-control-plane/envoy/service/status/v3"
@@ -16,7 +19,7 @@ import (
 // whether the last that came was (ACKED) or was not (NACKED). bare leaves the resources themselves out.
 func ClientConfig(in Input, node *corepb.Node, redactor *Redactor, bare bool) (*statuspb.ClientConfig, error) {
 	r := renderer{in: in, opt: Options{Redactor: redactor}, careful: true}
-	c := clients{renderer: &r, bare: bare, out: &statuspb.ClientConfig{Node: proto.CloneOf(node)}}
+	c := clients{renderer: &r, bare: bare, out: &statuspb.ClientConfig{Node: proto.CloneOf(node)}, seen: map[shared]bool{}}
 	for _, list := range []struct {
 		typeURL string
 		entries []Entry
@@ -31,7 +34,26 @@ func ClientConfig(in Input, node *corepb.Node, redactor *Redactor, bare bool) (*
 	for _, e := range in.Endpoints {
 		c.endpoints(e)
 	}
+	for _, s := range in.ScopeSets {
+		c.set(resource.ScopeType, s.Scopes)
+	}
+	for _, table := range slices.Sorted(maps.Keys(in.Hosts)) {
+		c.set(resource.HostType, in.Hosts[table])
+	}
 	return c.out, r.err
+}
+
+// shared is one resource of a set, of which several connection managers or tables may have the same.
+type shared struct{ typeURL, source, name string }
+
+// set adds the resources of a set that are not there yet.
+func (c *clients) set(typeURL string, entries []Entry) {
+	for _, e := range entries {
+		if key := (shared{typeURL, e.Source, e.Name}); !c.seen[key] {
+			c.seen[key] = true
+			c.entry(typeURL, e)
+		}
+	}
 }
 
 // clients makes the items.
@@ -39,6 +61,7 @@ type clients struct {
 	*renderer
 	bare bool
 	out  *statuspb.ClientConfig
+	seen map[shared]bool
 }
 
 func (c *clients) add(typeURL, name string, static bool, status adminpb.ClientResourceStatus) *statuspb.ClientConfig_GenericXdsConfig {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/meshtap/meshtap/mesh"
+	"github.com/meshtap/meshtap/test/fakexds"
 )
 
 // TestClientConfig: each resource is there once, with what became of the last that came; secrets are hidden.
@@ -50,5 +51,32 @@ func TestClientConfig(t *testing.T) {
 	got, err = ClientConfig(in, nil, NewRedactor([]byte("key")), true)
 	if text := protojson.Format(got); err != nil || strings.Contains(text, "Config\":") || strings.Contains(text, "failedConfiguration") {
 		t.Errorf("resources are there: %s, error %v", text, err)
+	}
+}
+
+// TestClientConfigOfSets: scopes and virtual hosts are there once, whoever has them, with one that was refused.
+func TestClientConfigOfSets(t *testing.T) {
+	t.Parallel()
+	in := scopedInput(t)
+	in.Listeners, in.Routes = nil, nil
+	in.ScopeSets = append(in.ScopeSets, in.ScopeSets[0], ScopeSet{Name: "elsewhere", Source: "x", Scopes: []Entry{
+		{Name: "A", Source: "x", Live: came(t, "7", fakexds.Scope("A", "a", "r"))},
+	}})
+	in.Hosts[0] = []Entry{{Name: "q/bad", Failure: &Failure{Reason: "no", Version: "2", Raw: raw(t, fakexds.Host("q", "bad", "c"))}}}
+	got, err := ClientConfig(in, nil, NewRedactor([]byte("key")), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, x := range got.GetGenericXdsConfigs() {
+		typ := x.GetTypeUrl()[strings.LastIndexByte(x.GetTypeUrl(), '.')+1:]
+		lines = append(lines, fmt.Sprintf("%s %q %s %s %v", typ, x.GetName(), x.GetVersionInfo(), x.GetClientStatus(), x.GetXdsConfig() != nil))
+	}
+	want := []string{
+		`ScopedRouteConfiguration "A" 2 ACKED true`, `ScopedRouteConfiguration "held"  REQUESTED false`, `ScopedRouteConfiguration "A" 7 ACKED true`,
+		`VirtualHost "q/bad"  NACKED false`, `VirtualHost "r/a.example" 2 ACKED true`, `VirtualHost "r/held"  REQUESTED false`,
+	}
+	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -36,6 +36,8 @@ type entry struct {
 	// Of clusters alone: where the endpoints of want and live come from, and the set that was handed on last.
 	wantSrc, liveSrc *source
 	sent             *mesh.EndpointSet
+	// keep bounds how long a cluster in force goes on with sent in place of a newer set without endpoints.
+	keep *wait
 
 	// Of scopes and virtual hosts alone: the set that they are in.
 	set *set

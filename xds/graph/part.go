@@ -81,7 +81,7 @@ func without(kind mesh.ResourceKind) string {
 	if kind == mesh.KindSecret {
 		return "what names it goes into service, and its handshakes fail"
 	}
-	return "what names it goes into service with its default, or answers 500 where it has none"
+	return "what names it goes into service with its default, or answers 500, or closes connections, where it has none"
 }
 
 // startSecret takes a secret of the bootstrap.
@@ -245,6 +245,15 @@ func (m *Machine) Parts(kind mesh.ResourceKind) []View {
 		out = append(out, v)
 	}
 	return out
+}
+
+// TypesFor returns the types that serve those who name a part, separated by spaces: several times where they differ.
+func (m *Machine) TypesFor(kind mesh.ResourceKind, key string) string {
+	p := m.parts[partKey{kind, key}]
+	if p == nil {
+		return ""
+	}
+	return strings.Join(slices.Sorted(maps.Keys(p.needs)), " ")
 }
 
 // partsFrom counts the parts of a source that are in force.

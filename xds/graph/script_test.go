@@ -41,7 +41,7 @@ var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into
 // is NAME:tls or NAME:ca. Configurations of filters are "filter(NAME)", or "default(NAME)" where they need not be waited for,
 // of the types x and y; ecds brings NAME:TYPE. "reload TOKEN [!REASON]" is a change of the files of a secret.
 //
-// Tokens: CLUSTER:static|eds[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
+// Tokens: CLUSTER:static|eds[(NAME)]|keep[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
 // at the end makes other bytes of the same meaning. !NAME:REASON is a resource that does not decode.
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -348,7 +348,7 @@ func keyOf(kind, name string) string {
 }
 
 func waitText(w *wait) string {
-	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release", "", "set", "demand"}[w.reason]
+	reason := [...]string{"first", "endpoints", "look-up", "table", "missing", "release", "", "set", "demand", "keep"}[w.reason]
 	if w.reason == waitPart {
 		reason = w.kind.String()
 	}
@@ -506,9 +506,12 @@ func parseCluster(name, rest string) *mesh.Cluster {
 	switch how {
 	case "static":
 		c.Endpoints = &mesh.EndpointSet{}
-	case "eds":
+	case "eds", "keep":
 		service, source, _ := strings.Cut(arg, "@")
 		c.Discovery, c.EDSName = mesh.EDS, sourcekey.Join(cmp.Or(service, name), source)
+		if how == "keep" {
+			c.KeepLast = 10 * time.Second
+		}
 	case "dns":
 		c.Discovery, c.DNS = mesh.StrictDNS, &mesh.DNS{Targets: []mesh.DNSTarget{{Host: arg, Port: 80}}}
 	default:

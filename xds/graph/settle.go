@@ -130,6 +130,7 @@ func (m *Machine) move(e *entry) {
 	e.liveSrc = e.wantSrc
 	if e.liveSrc == nil {
 		e.sent = nil
+		m.endWait(&e.keep)
 		return
 	}
 	e.liveSrc.clusters = append(e.liveSrc.clusters, e)
@@ -171,6 +172,7 @@ func (m *Machine) takeOut(e *entry) {
 	old := e.live
 	e.live, e.sent = nil, nil
 	m.endWait(&e.wait)
+	m.endWait(&e.keep)
 	m.track(e)
 	m.unuse(old)
 	if s := e.liveSrc; s != nil {
@@ -294,4 +296,5 @@ func (m *Machine) rollBack(u undo, reason string) {
 		m.do(SetEndpoints{e.name, u.sent})
 	}
 	e.sent = u.sent
+	m.offer(e)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -179,13 +180,44 @@ func (m *Machine) setEndpoints(s *source, set *mesh.EndpointSet) {
 	}
 }
 
-// offer hands the endpoints of a cluster in force on, where they are new.
+// offer hands the endpoints of a cluster in force on, where they are new and need not wait.
 func (m *Machine) offer(e *entry) {
-	if e.live == nil || e.liveSrc == nil || e.liveSrc.set == nil || e.liveSrc.set == e.sent {
+	if e.live == nil || e.liveSrc == nil || e.liveSrc.set == nil {
 		return
 	}
-	e.sent = e.liveSrc.set
-	m.do(SetEndpoints{e.name, e.sent})
+	after := e.live.Value.(*mesh.Cluster).KeepLast
+	if after > 0 && empty(e.liveSrc.set) && !empty(e.sent) {
+		m.keep(e, after)
+		return
+	}
+	m.endWait(&e.keep)
+	m.hand(e)
+}
+
+// keep lets a cluster whose endpoints were taken away go on with those it has, for a time. That begins anew where it changes.
+func (m *Machine) keep(e *entry, after time.Duration) {
+	if e.keep != nil && e.keep.after == after {
+		return
+	}
+	m.endWait(&e.keep)
+	e.keep = m.startWait(&wait{reason: waitKeep, name: e.name, entry: e, after: after})
+	m.do(Notify{mesh.NoticeConfigAccepted, mesh.ConfigNotice{
+		Kind: mesh.KindEndpoints, Version: e.liveSrc.set.Version,
+		Errors: []mesh.Rejection{{Kind: mesh.KindCluster, Name: e.name, Reason: fmt.Sprintf("no endpoints; it goes on with those it had, for %v", after)}},
+	}})
+}
+
+// hand hands the endpoints of a cluster's source on, where they are new.
+func (m *Machine) hand(e *entry) {
+	if e.liveSrc.set != e.sent {
+		e.sent = e.liveSrc.set
+		m.do(SetEndpoints{e.name, e.sent})
+	}
+}
+
+// empty reports whether there are no endpoints in a set; nil is one.
+func empty(s *mesh.EndpointSet) bool {
+	return s == nil || !slices.ContainsFunc(s.Localities, func(l mesh.LocalityEndpoints) bool { return len(l.Endpoints) > 0 })
 }
 
 // giveUpSource lets the clusters of a source go into force without its endpoints. One that is in force already keeps

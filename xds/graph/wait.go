@@ -54,6 +54,8 @@ const (
 	waitSet
 	// waitDemand: a virtual host that a request needs.
 	waitDemand
+	// waitKeep: a cluster goes on with the endpoints it had before they were taken away.
+	waitKeep
 )
 
 func compareWaits(a, b *wait) int {
@@ -101,7 +103,7 @@ func (m *Machine) from(w *wait) string {
 
 // runs reports whether the time of a wait counts now.
 func (m *Machine) runs(w *wait) bool {
-	return m.connected[m.from(w)] || !m.ready || w.reason == waitFirst || w.reason == waitLookup || w.reason == waitDemand
+	return m.connected[m.from(w)] || !m.ready || w.reason == waitFirst || w.reason == waitLookup || w.reason == waitDemand || w.reason == waitKeep
 }
 
 func (m *Machine) startWait(w *wait) *wait {
@@ -172,6 +174,10 @@ func (m *Machine) fire(id TimerID) {
 		m.giveUpPart(w.kind, w.name, fmt.Sprintf("not sent within %v", after))
 	case waitDemand:
 		m.settleDemand(w.name, "")
+	case waitKeep:
+		w.entry.keep = nil
+		m.hand(w.entry)
+		m.timeout(mesh.KindCluster, w.name, fmt.Sprintf("no endpoints for %v; those it had are given up", after))
 	case waitSet:
 		w.set.wait, w.set.gaveUp = nil, true
 		m.do(Refresh{w.kind, m.from(w)})

@@ -10,5 +10,8 @@
 // drain its connections for nothing, and Envoy does not do that either. The exception is what can only be looked at while a
 // resource is decoded, the size of regular expressions; it counts for what comes after the change.
 //
+// Envoy's own keys, which no configuration names, are read when something changes (Told, Generation) and not with each request:
+// package internal/runtimekeys names them.
+//
 // The package starts no goroutine: Runtime.Watch, which follows directories, is run by its caller.
 package layered

@@ -279,14 +279,15 @@ func TestWhatNobodyReads(t *testing.T) {
 	r, reg := layered.New(), stats.NewRegistry(stats.Options{})
 	r.Publish(reg)
 	values := map[string]layered.Value{}
-	for _, k := range []string{"canary", "cannary", "envoy.reloadable_features.x", "upstream.healthy_panic_threshold", "circuit_breakers.a.default.max_retries"} {
+	for _, k := range []string{"canary", "cannary", "envoy.reloadable_features.x", "upstream.maintenance_mode.a",
+		"health_check.named", "upstream.healthy_panic_threshold", "circuit_breakers.a.default.max_retries"} {
 		values[k] = layered.Parse("1")
 	}
 	if err := r.Configure([]layered.Layer{{Name: "s", Values: values}}); err != nil {
 		t.Fatal(err)
 	}
 	r.Key("canary")
-	r.Key("circuit_breakers.a.default.max_retries")
+	r.Key("health_check.named")
 	var got []string
 	reg.Each(func(stats.Kind) bool { return true }, func(m *stats.Metric) bool {
 		if name := string(m.AppendName(nil)); strings.HasPrefix(name, "meshtap_runtime") {
@@ -296,6 +297,37 @@ func TestWhatNobodyReads(t *testing.T) {
 	})
 	if want := "[meshtap_runtime_keys_unread=1 meshtap_runtime_keys_without_effect=2]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
+	}
+	inert, unread := r.Idle()
+	if got, want := fmt.Sprint(inert, unread), "[envoy.reloadable_features.x upstream.maintenance_mode.a] [cannary]"; got != want {
+		t.Errorf("idle: %s, want %s", got, want)
+	}
+}
+
+// TestGenerations: what looks at values when they change is told of each change, and finds another generation.
+func TestGenerations(t *testing.T) {
+	t.Parallel()
+	r := layered.New()
+	if err := r.Configure([]layered.Layer{{Name: "a", Kind: layered.Admin}}); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	generation := r.Generation()
+	r.Told(func() {
+		if now := r.Generation(); now == generation {
+			t.Errorf("a change, and the generation is %d as before", now)
+		} else {
+			generation = now
+		}
+		seen = append(seen, fmt.Sprint(r.Integer("k", 7), r.Double("k", 0.5)))
+	})
+	for _, v := range []string{"3", "1.5", ""} {
+		if err := r.Modify(map[string]string{"k": v}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := strings.Join(seen, ", "), "3 3, 7 1.5, 7 0.5"; got != want {
+		t.Errorf("seen %s, want %s", got, want)
 	}
 }
 

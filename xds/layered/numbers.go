@@ -3,8 +3,10 @@
 package layered
 
 import (
+	"slices"
 	"strings"
 
+	"github.com/meshtap/meshtap/internal/runtimekeys"
 	"github.com/meshtap/meshtap/internal/stats"
 )
 
@@ -49,8 +51,8 @@ func (r *Runtime) Publish(reg *stats.Registry) {
 		withoutEffect: {Name: "meshtap_runtime_keys_without_effect", Kind: stats.Gauge},
 		unread:        {Name: "meshtap_runtime_keys_unread", Kind: stats.Gauge},
 	}}, "")
-	own.SetFunc(withoutEffect, func() int64 { inert, _ := r.idle(); return inert })
-	own.SetFunc(unread, func() int64 { _, unread := r.idle(); return unread })
+	own.SetFunc(withoutEffect, func() int64 { inert, _ := r.Idle(); return int64(len(inert)) })
+	own.SetFunc(unread, func() int64 { _, unread := r.Idle(); return int64(len(unread)) })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.swap()
@@ -80,21 +82,23 @@ func (r *Runtime) adminActive() int64 {
 	return 0
 }
 
-// idle counts the keys that have a value and change nothing: those of Envoy that are known to mean nothing here, and those
-// that no configuration has named so far, which may be misspelt.
-func (r *Runtime) idle() (inert, unread int64) {
+// Idle returns the keys, sorted, that have a value and change nothing: inert are those of Envoy that are known to mean
+// nothing here, unread those that no configuration has named so far, which may be misspelt.
+func (r *Runtime) Idle() (inert, unread []string) {
 	s := r.now.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range s.final {
 		switch {
-		case r.asked[name]:
+		case r.asked[name] || runtimekeys.Read(name):
 		case Inert(name):
-			inert++
+			inert = append(inert, name)
 		default:
-			unread++
+			unread = append(unread, name)
 		}
 	}
+	slices.Sort(inert)
+	slices.Sort(unread)
 	return inert, unread
 }
 
@@ -103,11 +107,14 @@ var inertPrefixes = [...]string{
 	"envoy.reloadable_features.", "envoy.restart_features.", "envoy.deprecated_features", "envoy.features.",
 	"re2.max_program_size.", "circuit_breakers.", "outlier_detection.", "health_check.", "upstream.", "tracing.", "http.",
 	"tcp_proxy.", "ratelimit.", "fault.", "grpc_json_transcoder.", "dns.", "router.", "load_balancing.", "http2.", "quic.",
-	"thread_local.", "overload.", "envoy.resource_limits.",
+	"thread_local.", "overload.", "envoy.resource_limits.", "http_connection_manager.", "cluster_manager.", "envoy.http.",
 }
 
 // Inert reports whether a key is one of Envoy's own that is not read here, unless a configuration names it.
 func Inert(name string) bool {
+	if runtimekeys.Read(name) {
+		return false
+	}
 	for _, p := range inertPrefixes {
 		if strings.HasPrefix(name, p) {
 			return true

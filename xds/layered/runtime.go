@@ -49,12 +49,14 @@ type Runtime struct {
 	links map[string]fs.FileInfo
 	// asked are the names of keys that a configuration has named.
 	asked map[string]bool
-	// told is called after a change; it is for tests, and nil elsewhere.
-	told func()
+	// told are called after each change.
+	told []func()
 }
 
 // snapshot is the values at one moment. It does not change.
 type snapshot struct {
+	generation uint64
+
 	final  map[string]Value
 	names  []string
 	layers []map[string]Value
@@ -128,7 +130,7 @@ func (r *Runtime) Modify(changes map[string]string) error {
 
 // swap puts the layers into force. The caller holds mu.
 func (r *Runtime) swap() {
-	s := &snapshot{final: map[string]Value{}}
+	s := &snapshot{generation: r.now.Load().generation + 1, final: map[string]Value{}}
 	onDisk := 0
 	for i, values := range r.values {
 		if values == nil {
@@ -147,9 +149,29 @@ func (r *Runtime) swap() {
 	} else {
 		r.count(overrideNotExists)
 	}
-	if r.told != nil {
-		r.told()
+	for _, f := range r.told {
+		f()
 	}
+}
+
+// Told has f called after each change. f must not block, nor call a method that changes something.
+func (r *Runtime) Told(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, f)
+}
+
+// Generation implements mesh.RuntimeValues.
+func (r *Runtime) Generation() uint64 { return r.now.Load().generation }
+
+// Integer implements mesh.RuntimeValues.
+func (r *Runtime) Integer(name string, otherwise uint64) uint64 {
+	return (&key{r, name}).Integer(otherwise)
+}
+
+// Double implements mesh.RuntimeValues.
+func (r *Runtime) Double(name string, otherwise float64) float64 {
+	return (&key{r, name}).Double(otherwise)
 }
 
 // Entry is a key: its texts by layer, "" where a layer does not have it, and the one that counts.
@@ -229,6 +251,7 @@ func (k *key) Bool(otherwise bool) bool {
 }
 
 var (
-	_ mesh.Runtime    = (*Runtime)(nil)
-	_ mesh.RuntimeKey = (*key)(nil)
+	_ mesh.Runtime       = (*Runtime)(nil)
+	_ mesh.RuntimeValues = (*Runtime)(nil)
+	_ mesh.RuntimeKey    = (*key)(nil)
 )

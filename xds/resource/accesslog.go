@@ -3,9 +3,13 @@
 package resource
 
 import (
+	"slices"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	accesslogdata "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 
 	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/internal/protomatch"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -45,8 +49,28 @@ func (s *scope) logFilter(p *at, m *accesslogv3.AccessLogFilter) *mesh.LogFilter
 		f.Header = &h
 	case *accesslogv3.AccessLogFilter_ResponseFlagFilter:
 		s.flagFilter(p.field("response_flag_filter"), f, x.ResponseFlagFilter.GetFlags())
+	case *accesslogv3.AccessLogFilter_RuntimeFilter:
+		f.Share = s.logShare(x.RuntimeFilter)
+	case *accesslogv3.AccessLogFilter_GrpcStatusFilter:
+		f.GRPC = &mesh.LogGRPC{Exclude: x.GrpcStatusFilter.GetExclude()}
+		for _, status := range x.GrpcStatusFilter.GetStatuses() {
+			f.GRPC.Statuses |= 1 << status
+		}
+	case *accesslogv3.AccessLogFilter_LogTypeFilter:
+		types, exclude := x.LogTypeFilter.GetTypes(), x.LogTypeFilter.GetExclude()
+		f.HTTP = slices.Contains(types, accesslogdata.AccessLogType_DownstreamEnd) != exclude
+		f.TCP = slices.Contains(types, accesslogdata.AccessLogType_TcpConnectionEnd) != exclude
 	}
 	return f
+}
+
+// logShare reads a share. Without one, nothing is logged until the runtime says how much.
+func (s *scope) logShare(m *accesslogv3.RuntimeFilter) *mesh.LogShare {
+	f := protomatch.Fraction(m.GetPercentSampled())
+	return &mesh.LogShare{
+		Numerator: f.Numerator, Denominator: f.Denominator,
+		Runtime: s.key(m.GetRuntimeKey()), Independent: m.GetUseIndependentRandomness(),
+	}
 }
 
 func (s *scope) logFilters(p *at, list []*accesslogv3.AccessLogFilter) []*mesh.LogFilter {
@@ -85,10 +109,13 @@ func addAccessLogFields(t *protofields.Table) {
 	t.Add(&accesslogv3.AccessLog{}, protofields.Honour("name", "filter", "typed_config"))
 	t.Add(&accesslogv3.AccessLogFilter{},
 		protofields.Honour("status_code_filter", "duration_filter", "not_health_check_filter", "and_filter", "or_filter",
-			"header_filter", "response_flag_filter"),
-		protofields.Refuse("a log would hold other requests than it is asked for",
-			"traceable_filter", "runtime_filter", "grpc_status_filter", "extension_filter", "metadata_filter",
-			"log_type_filter"))
+			"header_filter", "response_flag_filter", "runtime_filter", "grpc_status_filter", "log_type_filter"),
+		protofields.Refuse("nothing is traced here, so the log would be empty", "traceable_filter"),
+		protofields.Refuse("nothing here sets dynamic metadata", "metadata_filter"),
+		protofields.Refuse("there are no filters that are extensions, such as those in CEL", "extension_filter"))
+	t.Add(&accesslogv3.RuntimeFilter{}, protofields.Honour("runtime_key", "percent_sampled", "use_independent_randomness"))
+	t.Add(&accesslogv3.GrpcStatusFilter{}, protofields.Honour("statuses", "exclude"))
+	t.Add(&accesslogv3.LogTypeFilter{}, protofields.Honour("types", "exclude"))
 	t.Add(&accesslogv3.StatusCodeFilter{}, protofields.Honour("comparison"))
 	t.Add(&accesslogv3.DurationFilter{}, protofields.Honour("comparison"))
 	t.Add(&accesslogv3.ComparisonFilter{}, protofields.Honour("op", "value"))

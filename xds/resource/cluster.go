@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meshtap/meshtap/internal/protofields"
+	"github.com/meshtap/meshtap/lb"
 	"github.com/meshtap/meshtap/mesh"
 )
 
@@ -30,13 +31,18 @@ func (s *scope) cluster(m *clusterv3.Cluster) *mesh.Cluster {
 		Outlier:               s.outlier(root.field("outlier_detection"), m.GetOutlierDetection()),
 		HealthChecks:          s.healthChecks(root, m.GetHealthChecks()),
 		Preconnect:            m.GetPreconnectPolicy().GetPerUpstreamPreconnectRatio().GetValue(),
-		Breaker:               s.clusterBreaker(root.field("metadata"), m.GetMetadata()),
+		Predict:               m.GetPreconnectPolicy().GetPredictivePreconnectRatio().GetValue(),
 	}
 	if t := m.GetCommonLbConfig().GetHealthyPanicThreshold(); t != nil {
 		c.PanicThreshold = t.GetValue()
 	}
 	s.discovery(root, c, m)
+	s.clusterMetadata(root.field("metadata"), c, m.GetMetadata())
 	s.policy(root, c, m)
+	if t := c.Policy.TypeURL; c.Predict > 1 && t != lb.RoundRobinType && t != lb.RandomType {
+		s.notef(root.field("preconnect_policy").field("predictive_preconnect_ratio"),
+			"no effect: %s goes by the load of the moment, and does not say which host comes next", c.Policy.Name)
+	}
 	s.circuitBreakers(root.field("circuit_breakers"), c, m.GetCircuitBreakers())
 	c.TLS = s.transportSocket(root.field("transport_socket"), m.GetTransportSocket(), true)
 	s.upstreamHTTP(root, c, m)
@@ -66,25 +72,26 @@ func keepAlive(m *corev3.TcpKeepalive) *mesh.TCPKeepAlive {
 	}
 }
 
-// clusterBreaker reads Meshtap's own circuit breaker. Everything else in a cluster's metadata is for others.
-func (s *scope) clusterBreaker(p *at, m *corev3.Metadata) *mesh.Breaker {
-	var b *mesh.Breaker
+// clusterMetadata reads Meshtap's own extensions. Everything else in a cluster's metadata is for others.
+func (s *scope) clusterMetadata(p *at, c *mesh.Cluster, m *corev3.Metadata) {
 	for _, key := range sortedKeys(m.GetTypedFilterMetadata()) {
 		ep := p.entry("typed_filter_metadata", key)
-		if key == breakerKey {
-			b = s.breaker(ep, m.GetTypedFilterMetadata()[key])
-			continue
+		switch a := m.GetTypedFilterMetadata()[key]; key {
+		case breakerKey:
+			c.Breaker = s.breaker(ep, a)
+		case endpointsKey:
+			s.ownEndpoints(ep, c, a)
+		default:
+			s.notef(ep, "nothing here reads it; Meshtap's own keys are %q and %q", breakerKey, endpointsKey)
 		}
-		s.notef(ep, "nothing here reads it; Meshtap's own key is %q", breakerKey)
 	}
 	for _, key := range sortedKeys(m.GetFilterMetadata()) {
-		if key == breakerKey {
+		if key == breakerKey || key == endpointsKey {
 			s.errorf(p.entry("filter_metadata", key), "stands in typed_filter_metadata, not in filter_metadata")
 			continue
 		}
 		s.notef(p.entry("filter_metadata", key), "nothing here reads cluster metadata")
 	}
-	return b
 }
 
 func addClusterFields(t *protofields.Table) {
@@ -116,8 +123,7 @@ func addClusterFields(t *protofields.Table) {
 		protofields.Refuse("connections are pooled for all clients", "connection_pool_per_downstream_connection"),
 		protofields.Refuse("requests wait in order for a connection", "queuing_policies"))
 	t.Add(&clusterv3.Cluster_PreconnectPolicy{},
-		protofields.Honour("per_upstream_preconnect_ratio"),
-		protofields.Ignore("which host comes next is not known before it is picked", "predictive_preconnect_ratio"))
+		protofields.Honour("per_upstream_preconnect_ratio", "predictive_preconnect_ratio"))
 	t.Add(&clusterv3.Cluster_CommonLbConfig{},
 		protofields.Honour("healthy_panic_threshold"),
 		protofields.Ignore("endpoint updates are applied at once", "update_merge_window"),

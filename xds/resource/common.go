@@ -6,9 +6,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -76,12 +78,23 @@ func (s *scope) socketAddress(p *at, a *corev3.SocketAddress) mesh.Address {
 	case a.GetAddress() == "":
 		s.errorf(p.field("address"), isRequired)
 	case err != nil || ip.Zone() != "":
-		s.errorf(p.field("address"), "%q is not an IP address", a.GetAddress())
+		s.errorf(p.field("address"), "%q is not an IP address%s", a.GetAddress(), instead(p, a.GetAddress()))
 	}
 	if a.GetIpv4Compat() && !ip.Is6() {
 		s.errorf(p.field("ipv4_compat"), "needs an IPv6 address")
 	}
 	return mesh.Address{IP: netip.AddrPortFrom(ip, port)}
+}
+
+// instead says what to do about an address that is none, "" where that is not known.
+func instead(p *at, address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
+		return "; the port stands in port_value"
+	}
+	if path := p.String(); strings.HasPrefix(path, "load_assignment.") || strings.HasPrefix(path, "endpoints[") {
+		return "; names are looked up by clusters of type STRICT_DNS and LOGICAL_DNS"
+	}
+	return ""
 }
 
 // port reads the port of a TCP socket address.

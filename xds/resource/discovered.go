@@ -15,7 +15,7 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 )
 
-// filterOf reads the configuration of an HTTP filter, or of the event tap, that comes by itself (ECDS). Which types it may have is said by those
+// filterOf reads the configuration of an HTTP filter, a listener filter or the event tap that comes by itself (ECDS). Which types it may have is said by those
 // that name it.
 func (s *scope) filterOf(m *corev3.TypedExtensionConfig) *mesh.Extension {
 	if m.GetName() == "" {
@@ -27,8 +27,10 @@ func (s *scope) filterOf(m *corev3.TypedExtensionConfig) *mesh.Extension {
 		return nil
 	}
 	category := registry.HTTPFilter
-	if _, known := s.d.opt.Parsers.Lookup(registry.Bootstrap, t.name); known {
-		category = registry.Bootstrap // the event tap
+	for _, c := range []registry.Category{registry.ListenerFilter, registry.Bootstrap} { // the latter has the event tap
+		if _, known := s.d.opt.Parsers.Lookup(c, t.name); known {
+			category = c
+		}
 	}
 	ext, ok := s.extension(p, category, m.GetName(), m.GetTypedConfig(), false)
 	if !ok {
@@ -56,6 +58,11 @@ func (s *scope) discovered(p *at, h *mesh.HTTPManager, f *hcmv3.HttpFilter) {
 	if d := s.configDiscovery(p.field("config_discovery"), registry.HTTPFilter, f.GetName(), f.GetConfigDiscovery()); d != nil {
 		h.Filters = append(h.Filters, mesh.Extension{Name: f.GetName(), Disabled: f.GetDisabled(), Discovery: d})
 	}
+}
+
+// statsOf is what Envoy calls the numbers of configurations that come by themselves.
+var statsOf = map[registry.Category]string{
+	registry.HTTPFilter: "http_filter", registry.ListenerFilter: "tcp_listener_filter", registry.Bootstrap: "http_filter",
 }
 
 // configDiscovery reads where the configuration of an extension comes from; nil where it cannot be used.
@@ -93,7 +100,7 @@ func (s *scope) configDiscovery(p *at, c registry.Category, extension string, m 
 		s.errorf(p.field("config_source"), isRequired)
 		return nil
 	}
-	d.Key = s.from(p.field("config_source"), mesh.KindExtension, extension, "extension_config_discovery.http_filter."+extension, m.GetConfigSource())
+	d.Key = s.from(p.field("config_source"), mesh.KindExtension, extension, "extension_config_discovery."+statsOf[c]+"."+extension, m.GetConfigSource())
 	s.parts = append(s.parts, mesh.PartRef{
 		Kind: mesh.KindExtension, Key: d.Key, Types: d.Types, Default: m.GetApplyDefaultConfigWithoutWarming(),
 	})

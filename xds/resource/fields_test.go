@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	breakerv1 "github.com/meshtap/meshtap/api/meshtap/breaker/v1"
+	endpointsv1 "github.com/meshtap/meshtap/api/meshtap/endpoints/v1"
 	fallbackv1 "github.com/meshtap/meshtap/api/meshtap/fallback/v1"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -34,7 +35,7 @@ func TestFieldsCoverEveryMessage(t *testing.T) {
 		&listenerv3.Listener{}, &routev3.RouteConfiguration{}, &clusterv3.Cluster{}, &endpointv3.ClusterLoadAssignment{},
 		&routev3.ScopedRouteConfiguration{}, &routev3.VirtualHost{}, &hcmv3.HttpConnectionManager{}, &tcpproxyv3.TcpProxy{}, &routerv3.Router{}, &routev3.FilterConfig{},
 		&upstreamhttpv3.HttpProtocolOptions{}, &uuidv3.UuidRequestIdConfig{}, &dnsclusterv3.DnsCluster{},
-		&caresv3.CaresDnsResolverConfig{}, &tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{}, &breakerv1.Breaker{}, &fallbackv1.Fallback{},
+		&caresv3.CaresDnsResolverConfig{}, &tlsv3.DownstreamTlsContext{}, &tlsv3.UpstreamTlsContext{}, &breakerv1.Breaker{}, &fallbackv1.Fallback{}, &endpointsv1.Endpoints{},
 	} {
 		if missing := table.Uncovered(root); len(missing) > 0 {
 			t.Errorf("%s: no rules for %v", root.ProtoReflect().Descriptor().FullName(), missing)

@@ -65,14 +65,17 @@ func direction(d corev3.TrafficDirection) mesh.Direction {
 }
 
 func (s *scope) listenerFilter(p *at, l *mesh.Listener, f *listenerv3.ListenerFilter) {
-	if f.GetConfigDiscovery() != nil {
-		return // the field table refused it
+	out := mesh.ListenerFilter{Extension: mesh.Extension{Name: f.GetName()}}
+	ok := false
+	if m := f.GetConfigDiscovery(); m != nil {
+		out.Discovery = s.configDiscovery(p.field("config_discovery"), registry.ListenerFilter, f.GetName(), m)
+		ok = out.Discovery != nil
+	} else {
+		out.Extension, ok = s.extension(p.field("typed_config"), registry.ListenerFilter, f.GetName(), f.GetTypedConfig(), false)
 	}
-	ext, ok := s.extension(p.field("typed_config"), registry.ListenerFilter, f.GetName(), f.GetTypedConfig(), false)
 	if !ok {
 		return
 	}
-	out := mesh.ListenerFilter{Extension: ext}
 	if f.GetFilterDisabled() != nil {
 		out.DisabledOn = s.predicate(p.field("filter_disabled"), f.GetFilterDisabled())
 	}
@@ -238,9 +241,8 @@ func addListenerFields(t *protofields.Table) {
 		protofields.Ignore("nothing here reads filter chain metadata", "metadata"),
 		protofields.Refuse("the PROXY protocol is not supported", "use_proxy_proto=false"))
 	t.Add(&listenerv3.Filter{}, protofields.Honour("name", "typed_config"),
-		protofields.Refuse("filters over ECDS are not supported; use typed_config", "config_discovery"))
-	t.Add(&listenerv3.ListenerFilter{}, protofields.Honour("name", "typed_config", "filter_disabled"),
-		protofields.Refuse("filters over ECDS are not supported; use typed_config", "config_discovery"))
+		protofields.Refuse("network filters over ECDS are not supported; use typed_config", "config_discovery"))
+	t.Add(&listenerv3.ListenerFilter{}, protofields.Honour("name", "typed_config", "filter_disabled", "config_discovery"))
 	t.Add(&listenerv3.ListenerFilterChainMatchPredicate{},
 		protofields.Honour("or_match", "and_match", "not_match", "any_match", "destination_port_range"))
 	t.Add(&listenerv3.ListenerFilterChainMatchPredicate_MatchSet{}, protofields.Honour("rules"))

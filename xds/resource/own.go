@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	breakerv1 "github.com/meshtap/meshtap/api/meshtap/breaker/v1"
+	endpointsv1 "github.com/meshtap/meshtap/api/meshtap/endpoints/v1"
 	fallbackv1 "github.com/meshtap/meshtap/api/meshtap/fallback/v1"
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/mesh"
@@ -73,6 +74,21 @@ func (s *scope) breaker(p *at, a *anypb.Any) *mesh.Breaker {
 		b.FailureStatus = []mesh.StatusRange{{Start: 500, End: 600}}
 	}
 	return b
+}
+
+func (s *scope) ownEndpoints(p *at, c *mesh.Cluster, a *anypb.Any) {
+	m := &endpointsv1.Endpoints{}
+	if !s.ownMessage(p, a, m) {
+		return
+	}
+	if c.Discovery != mesh.EDS {
+		s.errorf(p, "is for clusters of type EDS")
+	}
+	if m.GetKeepLast() == nil {
+		s.errorf(p.field("keep_last"), isRequired)
+		return
+	}
+	c.KeepLast = s.positive(p, "keep_last", m.GetKeepLast(), 0)
 }
 
 func (s *scope) positive(p *at, field string, d *durationpb.Duration, def time.Duration) time.Duration {
@@ -175,6 +191,7 @@ func addOwnFields(t *protofields.Table) {
 	t.Add(&breakerv1.Breaker{}, protofields.Honour("window", "min_volume", "consecutive_failures", "error_rate",
 		"slow_rate", "slow_after", "open_for", "probes", "probe_successes", "failure_status", "per_host"))
 	t.Add(&breakerv1.StatusRange{}, protofields.Honour("start", "end"))
+	t.Add(&endpointsv1.Endpoints{}, protofields.Honour("keep_last"))
 	t.Add(&fallbackv1.Fallback{}, protofields.Honour("on", "cluster", "response"))
 	t.Add(&fallbackv1.Response{}, protofields.Honour("status", "body", "headers"))
 	t.Add(&fallbackv1.Header{}, protofields.Honour("name", "value"))

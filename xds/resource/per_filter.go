@@ -17,10 +17,11 @@ import (
 	"github.com/meshtap/meshtap/mesh"
 )
 
-// fallbackKey and breakerKey are where Meshtap's own extensions stand in maps that Envoy has for such a purpose.
+// These keys are where Meshtap's own extensions stand in maps that Envoy has for such a purpose.
 const (
-	fallbackKey = "io.meshtap.fallback"
-	breakerKey  = "io.meshtap.breaker"
+	fallbackKey  = "io.meshtap.fallback"
+	breakerKey   = "io.meshtap.breaker"
+	endpointsKey = "io.meshtap.endpoints"
 )
 
 // perFilter reads a typed_per_filter_config. fallback takes Meshtap's own fallback; nil says that it may not stand

@@ -4,6 +4,7 @@ package resource
 
 import (
 	"crypto/tls"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
@@ -246,7 +248,11 @@ func (s *scope) controlPlane(p *at, name string) {
 	if name == "" || s.report.kind == mesh.KindBootstrap || slices.Contains(s.d.opt.ControlPlane, name) {
 		return
 	}
-	s.errorf(p, "names the cluster %q, which is none of those that the bootstrap has, with their addresses: %s", name, orNone(s.d.opt.ControlPlane))
+	meant := ""
+	if near := nearest.Name(name, s.d.opt.ControlPlane); near != "" {
+		meant = fmt.Sprintf("; did you mean %q?", near)
+	}
+	s.errorf(p, "names the cluster %q, which is none of those that the bootstrap has, with their addresses: %s%s", name, orNone(s.d.opt.ControlPlane), meant)
 }
 
 func orNone(names []string) string {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/meshtap/meshtap/internal/nearest"
 	"github.com/meshtap/meshtap/internal/registry"
 	"github.com/meshtap/meshtap/mesh"
 )
@@ -67,20 +68,42 @@ func fromStruct(url string, value *structpb.Struct) typed {
 	}
 	m := mt.New().Interface()
 	if err := (protojson.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(b, m); err != nil {
-		t.err = jsonText(err)
+		t.err = jsonText(err, m.ProtoReflect().Descriptor())
 		return t
 	}
 	t.value, t.err = proto.Marshal(m)
 	return t
 }
 
-// jsonText removes the position in a text that the user never saw.
-func jsonText(err error) error {
+// jsonText removes the position in a text that the user never saw, and says which field of the message may have been meant.
+func jsonText(err error, d protoreflect.MessageDescriptor) error {
 	text := protoText(err)
 	if _, rest, ok := strings.Cut(text, "): "); ok && strings.HasPrefix(text, "(line ") {
 		text = rest
 	}
+	if name, ok := strings.CutPrefix(text, `unknown field "`); ok {
+		names := fieldNames(d, map[protoreflect.FullName]bool{})
+		if near := nearest.Name(strings.TrimSuffix(name, `"`), names); near != "" {
+			text += fmt.Sprintf("; did you mean %q?", near)
+		}
+	}
 	return errors.New(text)
+}
+
+// fieldNames are the names of the fields of a message, and of the messages in it.
+func fieldNames(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) (names []string) {
+	if seen[d.FullName()] {
+		return nil
+	}
+	seen[d.FullName()] = true
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		names = append(names, string(f.Name()))
+		if f.Message() != nil {
+			names = append(names, fieldNames(f.Message(), seen)...)
+		}
+	}
+	return names
 }
 
 // message reads a typed configuration of a type that the decoder itself knows.
@@ -145,8 +168,21 @@ func (s *scope) unknownType(c registry.Category, name, typeName string, own ...s
 	if list == "" {
 		list = "none"
 	}
-	return fmt.Sprintf("extension %q has type %s, which is not supported in %s; supported: %s", name, typeName, c, list)
+	text := fmt.Sprintf("extension %q has type %s, which is not supported in %s; supported: %s", name, typeName, c, list)
+	if s.d.opt.Static {
+		return text // the bootstrap has suggestions of its own
+	}
+	for _, k := range known {
+		if nearest.Edits(k, typeName) <= typos {
+			text += fmt.Sprintf("; did you mean %s?", k)
+			break
+		}
+	}
+	return text
 }
+
+// typos is how many letters of a type's name may be wrong for it to be known: types of other extensions differ by more.
+const typos = 2
 
 // extensionError reports what a factory's Parse returned, field by field where it tells them.
 func (s *scope) extensionError(p *at, err error) {

@@ -243,6 +243,7 @@ func (a *App) makeServer() error {
 		ListenerFilters: registry.Builders(a.ext.ListenerFilters),
 		HTTPFilters:     registry.Builders(a.ext.HTTPFilters),
 		Policies:        registry.Builders(a.ext.Policies),
+		Runtime:         a.cfg.Runtime,
 		Demand:          func(hostSet, host string) bool { return a.manager.Demand(hostSet, host) }, // requests come after it is made
 		Logs: func(l []mesh.AccessLog) (proxy.Logs, error) {
 			return accesslog.New(l, loggers, accesslog.Deps{Files: a.files, Services: a.logs, Env: env})
@@ -257,6 +258,7 @@ func (a *App) makeServer() error {
 	if err != nil {
 		return err
 	}
+	a.cfg.Runtime.Told(a.server.RuntimeChanged)
 	a.numbers.SetFunc(metrics.ServerTotalConnections, a.server.Connections)
 	return nil
 }

@@ -127,6 +127,7 @@ func core() []registry.Info {
 		row(registry.RetryPredicate, "envoy.retry_host_predicates.previous_hosts", any, "retries.yaml", "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
 		row(registry.RequestID, "envoy.request_id.uuid", any, "static.yaml", "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"),
 		row(registry.ClusterMetadata, "io.meshtap.breaker", any, "breaker.yaml", "meshtap.breaker.v1.Breaker"),
+		row(registry.ClusterMetadata, "io.meshtap.endpoints", any, "xds-files.yaml", "meshtap.endpoints.v1.Endpoints"),
 		row(registry.HTTPFilter, "io.meshtap.fallback", any, "breaker.yaml", "meshtap.fallback.v1.Fallback"),
 	}
 }

@@ -13,6 +13,7 @@ func (a *App) runtime() *admin.Runtime {
 	for name, e := range entries {
 		out.Entries[name] = admin.RuntimeEntry(e)
 	}
+	out.WithoutEffect, out.Unread = a.cfg.Runtime.Idle()
 	return out
 }
 

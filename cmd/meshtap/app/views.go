@@ -140,7 +140,7 @@ func (a *App) clusters() iter.Seq[*admin.Cluster] {
 		for _, c := range a.server.Clusters() {
 			out := &admin.Cluster{
 				Name: c.Config.Name, StatName: cmp.Or(c.Config.StatName, c.Config.Name), AddedViaAPI: !c.Config.Static,
-				Limits: c.Config.Limits, Outlier: c.Config.Outlier != nil,
+				Limits: c.Limits(), Outlier: c.Config.Outlier != nil,
 			}
 			for _, h := range c.Hosts() {
 				out.Hosts = append(out.Hosts, hostView(h))

@@ -63,6 +63,9 @@ bootstrap_extensions:
         urls: [{{printf "%q" .BusURL}}]
         stream: {{.Stream}}
         token_file: {{printf "%q" .TokenFile}}
+{{- range .Sinks}}
+    - {{.}}
+{{- end}}
 dynamic_resources:
   ads_config:
     api_type: GRPC

@@ -76,9 +76,9 @@ func (s *service) startToy(n *nursery, binary string) error {
 
 // startSidecar writes the bootstrap and starts the sidecar with it.
 func (s *service) startSidecar(n *nursery, c Config) error {
-	text, err := fill(bootstrapText, map[string]string{
+	text, err := fill(bootstrapText, map[string]any{
 		"Proxy": s.proxy, "Service": s.name, "Admin": s.admin(), "Control": c.Control,
-		"BusURL": c.BusURL, "Stream": c.Stream, "TokenFile": c.TokenFile,
+		"BusURL": c.BusURL, "Stream": c.Stream, "TokenFile": c.TokenFile, "Sinks": c.Sinks,
 	})
 	if err != nil {
 		return err

@@ -26,6 +26,8 @@ type Config struct {
 	Control string
 	// BusURL, TokenFile and Stream say where sidecars send their events.
 	BusURL, TokenFile, Stream string
+	// Sinks are further sinks of the events, each a meshtap.tap.v1.Sink in one line of JSON; see ReadSinks.
+	Sinks []string
 }
 
 // World is the toy services, their sidecars, and those who call them.

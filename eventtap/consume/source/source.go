@@ -6,7 +6,8 @@
 //	nats://HOST:PORT              a JetStream stream; tls:// with TLS
 //	kafka://HOST:PORT[,...]       topics
 //	amqp://[USER:PASSWORD@]HOST   a queue of RabbitMQ; amqps:// with TLS
-//	zmq+sub://HOST:PORT           what a PUB, PUSH or DEALER sink that listens sends: zmq+sub, zmq+pull, zmq+dealer
+//	zmq+sub://HOST:PORT           what a PUB, PUSH or DEALER sink that listens sends: zmq+sub, zmq+pull, zmq+dealer; with
+//	                              USER:PASSWORD@ before the host where it wants a login
 //	http://HOST:PORT, unix:///P   a proxy's administration server
 //	PATH                          a file that the file sink wrote, with the older ones beside it; "-" is standard input
 package source
@@ -46,12 +47,18 @@ type Options struct {
 	Queue, Exchange, Key string
 	// Prefix is the beginning of the topics to subscribe to at ZeroMQ.
 	Prefix string
+	// Curve encrypts a connection to ZeroMQ; nil does not.
+	Curve *Curve
 	// TLS is how a server is verified; nil is the system's authorities.
 	TLS *tls.Config
 	// NATS and Kafka are further options of their clients, such as credentials.
 	NATS  []nats.Option
 	Kafka []kgo.Opt
 }
+
+// Curve are the keys of ZeroMQ's mechanism CURVE, each 40 characters of Z85 or 64 of hexadecimal: the public one of the sink,
+// and the secret one of the reader.
+type Curve struct{ Server, Secret string }
 
 // Start is where reading begins; see there.
 type Start = stream.Start

@@ -4,6 +4,8 @@ package source_test
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +32,7 @@ import (
 	"github.com/meshtap/meshtap/eventtap/sink/kafka"
 	"github.com/meshtap/meshtap/eventtap/sink/nats"
 	"github.com/meshtap/meshtap/eventtap/sink/zeromq"
+	"github.com/meshtap/meshtap/internal/zmtp"
 	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
@@ -212,61 +215,140 @@ func TestNATS(t *testing.T) {
 	}
 }
 
+// zeroLogin is how a reader logs in at a ZeroMQ sink: before its address, or with keys.
+type zeroLogin struct {
+	before string
+	curve  *source.Curve
+}
+
+// zeroLogins returns how a sink is told whom to let in, and how such a reader does it, for each mechanism.
+func zeroLogins(t *testing.T) map[string]struct {
+	sink   zeromq.Config
+	reader zeroLogin
+} {
+	var server, reader zmtp.Key
+	_, _ = rand.Read(server[:])
+	_, _ = rand.Read(reader[:])
+	public := server.Public()
+	return map[string]struct {
+		sink   zeromq.Config
+		reader zeroLogin
+	}{
+		"NULL":  {},
+		"PLAIN": {zeromq.Config{User: "tap", PasswordFile: sink.WriteFile(t, "p@ss/word\n", 0o600)}, zeroLogin{before: "tap:p%40ss%2fword@"}},
+		"CURVE": {
+			zeromq.Config{Curve: &zeromq.Curve{SecretFile: sink.WriteFile(t, hex.EncodeToString(server[:]), 0o600), Clients: []zmtp.Key{reader.Public()}}},
+			zeroLogin{curve: &source.Curve{Server: hex.EncodeToString(public[:]), Secret: hex.EncodeToString(reader[:])}},
+		},
+	}
+}
+
 func TestZeroMQ(t *testing.T) {
 	t.Parallel()
-	for _, pattern := range []zeromq.Pattern{zeromq.Pub, zeromq.Push, zeromq.Dealer} {
-		t.Run(string(pattern), func(t *testing.T) {
+	for name, login := range zeroLogins(t) {
+		for _, pattern := range []zeromq.Pattern{zeromq.Pub, zeromq.Push, zeromq.Dealer} {
+			t.Run(name+" "+string(pattern), func(t *testing.T) {
+				t.Parallel()
+				readZeroMQ(t, pattern, login.sink, login.reader)
+			})
+		}
+	}
+}
+
+// TestZeroMQStrangers has readers without the right login, of whom none gets an event.
+func TestZeroMQStrangers(t *testing.T) {
+	t.Parallel()
+	logins := zeroLogins(t)
+	another := *logins["CURVE"].reader.curve
+	another.Secret = strings.Repeat("01", 32)
+	elsewhere := *logins["CURVE"].reader.curve
+	elsewhere.Server = strings.Repeat("01", 32)
+	for name, c := range map[string]struct {
+		mechanism string
+		reader    zeroLogin
+		want      string
+	}{
+		"a wrong password":          {"PLAIN", zeroLogin{before: "tap:wrong@"}, "invalid user or password"},
+		"no password":               {"PLAIN", zeroLogin{before: "tap@"}, "invalid user or password"},
+		"no login":                  {"PLAIN", zeroLogin{}, `wants the mechanism "PLAIN", this side NULL`},
+		"a login that nobody wants": {"NULL", logins["PLAIN"].reader, `wants the mechanism "NULL", this side PLAIN`},
+		"another key":               {"CURVE", zeroLogin{curve: &another}, "its CURVE key is not among those that are let in"},
+		"another server":            {"CURVE", zeroLogin{curve: &elsewhere}, "it was told another CURVE key"},
+		"no keys":                   {"CURVE", zeroLogin{}, `wants the mechanism "CURVE", this side NULL`},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address := freePort(t)
-			s := zeromq.New(zeromq.Config{Pattern: pattern, Bind: address, PeerBytes: 1 << 24, MaxPeers: 4, Heartbeat: 10 * time.Second, AckTimeout: 10 * time.Second}, deps())
-			tap := sink.NewTap(t, 16<<20, s)
-			scheme := map[zeromq.Pattern]string{zeromq.Pub: "zmq+sub", zeromq.Push: "zmq+pull", zeromq.Dealer: "zmq+dealer"}[pattern]
-			ctx, cancel := context.WithTimeout(t.Context(), waiting)
-			defer cancel()
-			src, err := source.Open(ctx, scheme+"://"+address, source.Options{})
+			cfg := logins[c.mechanism].sink
+			cfg.Pattern, cfg.Bind, cfg.PeerBytes, cfg.MaxPeers = zeromq.Push, "127.0.0.1:0", 1<<20, 4
+			cfg.Heartbeat, cfg.AckTimeout = 10*time.Second, 10*time.Second
+			s := zeromq.New(cfg, deps())
+			if err := s.Open(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close(t.Context())
+			src, err := source.Open(t.Context(), "zmq+pull://"+c.reader.before+s.Addr(), source.Options{Curve: c.reader.curve})
 			if err != nil {
 				t.Fatal(err)
 			}
-			// A PUB's events go by until the subscription is there: the first that comes begins the count.
-			stop := make(chan struct{})
-			pub := make(chan struct{})
-			go func() {
-				defer close(pub)
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					case <-time.After(time.Millisecond):
-						tap.Observe(sink.Outcome("service", i))
-					}
-				}
-			}()
-			var c *consume.Consumer
-			for { // until the sink listens
-				c = consume.New(src, consume.Options{Patience: 1 << 20, Gap: func(g consume.Gap) { t.Errorf("%+v", g) }})
-				d, err := c.Next(ctx)
-				if err == nil {
-					d.Done()
-					break
-				}
-				if ctx.Err() != nil {
-					t.Fatal(err)
-				}
+			err = src.Read(t.Context(), func(*consume.Message) error { t.Error("there is an event"); return nil })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v, want %q", err, c.want)
 			}
-			last := uint64(0)
-			for range 500 {
-				d, err := c.Next(ctx)
-				if err != nil || d.StreamSeq <= last || last > 0 && d.StreamSeq != last+1 {
-					t.Fatalf("%d after %d, %v", d.StreamSeq, last, err)
-				}
-				last = d.StreamSeq
-				d.Done()
-			}
-			close(stop)
-			<-pub
-			c.End()
 		})
 	}
+}
+
+// readZeroMQ reads what a sink sends, to a reader that it lets in.
+func readZeroMQ(t *testing.T, pattern zeromq.Pattern, cfg zeromq.Config, login zeroLogin) {
+	address := freePort(t)
+	cfg.Pattern, cfg.Bind, cfg.PeerBytes, cfg.MaxPeers, cfg.Heartbeat, cfg.AckTimeout = pattern, address, 1<<24, 4, 10*time.Second, 10*time.Second
+	s := zeromq.New(cfg, deps())
+	tap := sink.NewTap(t, 16<<20, s)
+	scheme := map[zeromq.Pattern]string{zeromq.Pub: "zmq+sub", zeromq.Push: "zmq+pull", zeromq.Dealer: "zmq+dealer"}[pattern]
+	ctx, cancel := context.WithTimeout(t.Context(), waiting)
+	defer cancel()
+	src, err := source.Open(ctx, scheme+"://"+login.before+address, source.Options{Curve: login.curve})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A PUB's events go by until the subscription is there: the first that comes begins the count.
+	stop := make(chan struct{})
+	pub := make(chan struct{})
+	go func() {
+		defer close(pub)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				tap.Observe(sink.Outcome("service", i))
+			}
+		}
+	}()
+	var c *consume.Consumer
+	for { // until the sink listens
+		c = consume.New(src, consume.Options{Patience: 1 << 20, Gap: func(g consume.Gap) { t.Errorf("%+v", g) }})
+		d, err := c.Next(ctx)
+		if err == nil {
+			d.Done()
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+	last := uint64(0)
+	for range 500 {
+		d, err := c.Next(ctx)
+		if err != nil || d.StreamSeq <= last || last > 0 && d.StreamSeq != last+1 {
+			t.Fatalf("%d after %d, %v", d.StreamSeq, last, err)
+		}
+		last = d.StreamSeq
+		d.Done()
+	}
+	close(stop)
+	<-pub
+	c.End()
 }
 
 func freePort(t *testing.T) string {
@@ -306,13 +388,30 @@ func TestProxy(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
-		"redis://x":          "must be nats://",
-		"kafka://127.0.0.1":  "no topic",
-		"zmq+sub://nowhere":  "missing port",
-		"amqp://127.0.0.1:1": "connection refused",
+		"redis://x":           "must be nats://",
+		"kafka://127.0.0.1":   "no topic",
+		"zmq+sub://nowhere":   "missing port",
+		"zmq+sub://:p@h:1":    "the address is no [USER:PASSWORD@]HOST:PORT",
+		"zmq+sub://h:1/x":     "the address is no [USER:PASSWORD@]HOST:PORT",
+		"zmq+sub://u:%zz@h:1": "the address is no [USER:PASSWORD@]HOST:PORT",
+		"zmq+sub://" + strings.Repeat("u", 256) + "@h:1": "at most 255 bytes",
+		"amqp://127.0.0.1:1":                             "connection refused",
 	} {
 		if _, err := source.Open(t.Context(), address, source.Options{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", address, err)
+		}
+	}
+	key := strings.Repeat("01", 32)
+	for _, c := range []struct {
+		address, want string
+		curve         source.Curve
+	}{
+		{"zmq+sub://h:1", "the key of the server: a key of CURVE is 40", source.Curve{Secret: key}},
+		{"zmq+sub://h:1", "the secret key: a key of CURVE is 40", source.Curve{Server: key, Secret: "hush"}},
+		{"zmq+sub://u:p@h:1", "exclude each other", source.Curve{Server: key, Secret: key}},
+	} {
+		if _, err := source.Open(t.Context(), c.address, source.Options{Curve: &c.curve}); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v, want %q", c.address, err, c.want)
 		}
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -20,17 +23,44 @@ import (
 // zeroMQ reads from a ZeroMQ sink that listens. See package eventtap/sink/zeromq for the messages.
 type zeroMQ struct {
 	pattern, address, prefix string
+	login                    zmtp.Config // who this side is and whom it trusts
 }
 
 // partners are the socket types that ours may be connected to.
 var partners = map[string][]string{"SUB": {"PUB", "XPUB"}, "PULL": {"PUSH"}, "DEALER": {"DEALER", "ROUTER"}}
 
 func newZeroMQ(pattern, address string, o Options) (*zeroMQ, error) {
-	if _, _, err := net.SplitHostPort(address); err != nil {
+	u, err := url.Parse("tcp://" + address)
+	if err != nil || u.Path+u.RawQuery+u.Fragment != "" || u.User != nil && u.User.Username() == "" {
+		return nil, errors.New("source: ZeroMQ: the address is no [USER:PASSWORD@]HOST:PORT") // err shows the password
+	}
+	if _, _, err := net.SplitHostPort(u.Host); err != nil {
 		return nil, fmt.Errorf("source: ZeroMQ: %w", err)
 	}
-	return &zeroMQ{strings.ToUpper(pattern), address, o.Prefix}, nil
+	z := &zeroMQ{pattern: strings.ToUpper(pattern), address: u.Host, prefix: o.Prefix}
+	z.login.User = u.User.Username()
+	z.login.Password, _ = u.User.Password()
+	if max(len(z.login.User), len(z.login.Password)) > maxPlain {
+		return nil, fmt.Errorf("source: ZeroMQ: a user and a password have at most %d bytes", maxPlain)
+	}
+	if o.Curve == nil {
+		return z, nil
+	}
+	if u.User != nil {
+		return nil, errors.New("source: ZeroMQ: a user and the keys of CURVE exclude each other")
+	}
+	z.login.Curve = &zmtp.Curve{}
+	if z.login.Curve.Server, err = zmtp.ParseKey(o.Curve.Server); err != nil {
+		return nil, fmt.Errorf("source: ZeroMQ: the key of the server: %w", err)
+	}
+	if z.login.Curve.Secret, err = zmtp.ParseKey(o.Curve.Secret); err != nil {
+		return nil, fmt.Errorf("source: ZeroMQ: the secret key: %w", err)
+	}
+	return z, nil
 }
+
+// maxPlain is what the mechanism PLAIN has room for.
+const maxPlain = 255
 
 // Close does nothing: a connection ends with Read.
 func (*zeroMQ) Close() error { return nil }
@@ -57,13 +87,15 @@ func (z *zeroMQ) Read(ctx context.Context, each func(*consume.Message) error) er
 // zeroConn is a connection on which acknowledgements and answers are written by any goroutine.
 type zeroConn struct {
 	net.Conn
-	mu sync.Mutex
+	rw io.ReadWriter // of frames
+	mu sync.Mutex    // of whoever writes
 }
 
+// send sends whole frames.
 func (c *zeroConn) send(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err := c.Write(b)
+	_, err := c.rw.Write(b)
 	return err
 }
 
@@ -71,8 +103,10 @@ func (z *zeroMQ) talk(c *zeroConn, each func(*consume.Message) error) error {
 	if err := c.SetDeadline(time.Now().Add(dialTime)); err != nil {
 		return err
 	}
-	greeting, err := zmtp.Handshake(c, zmtp.Config{SocketType: z.pattern, Peers: partners[z.pattern]})
-	if err == nil {
+	how := z.login
+	how.SocketType, how.Peers, how.MaxFrame = z.pattern, partners[z.pattern], maxPart
+	rw, greeting, err := zmtp.Handshake(c, how)
+	if c.rw = rw; err == nil {
 		err = c.SetDeadline(time.Time{})
 	}
 	if err == nil && z.pattern == "SUB" {
@@ -115,7 +149,7 @@ func (z *zeroMQ) talk(c *zeroConn, each func(*consume.Message) error) error {
 // receive reads one message, and answers to signs of life on the way.
 func (c *zeroConn) receive() (parts [][]byte, err error) {
 	for {
-		f, err := zmtp.ReadFrame(c, nil, maxPart)
+		f, err := zmtp.ReadFrame(c.rw, nil, maxPart)
 		if err != nil {
 			return nil, err
 		}

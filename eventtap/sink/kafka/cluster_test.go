@@ -4,6 +4,7 @@ package kafka
 
 import (
 	"errors"
+	"flag"
 	"slices"
 	"strings"
 	"testing"
@@ -206,4 +207,38 @@ func TestClosedInFlight(t *testing.T) {
 		t.Error("done was called twice")
 	}
 	k.start(t)
+}
+
+var leaderMoves = flag.Int("leader.moves", 10, "how often TestLeadersMove moves the leaders")
+
+// TestLeadersMove has the partitions change their leader again and again while events are produced: each that is acknowledged is
+// there once, in the order of its key (F84).
+func TestLeadersMove(t *testing.T) {
+	t.Parallel()
+	k := startCluster(t, kfake.NumBrokers(3), kfake.Ports())
+	k.addr = k.c.ListenAddrs()[0]
+	cfg := k.config()
+	cfg.Topic = "moving"
+	s := newSink(cfg)
+	tap := sink.NewTap(t, 32<<20, s)
+	load := sink.StartLoad(tap)
+	for n := range *leaderMoves {
+		acked := sink.Check(t, tap).Acked
+		sink.Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > acked+500 })
+		for p := range int32(3) {
+			if err := k.c.MoveTopicPartition(cfg.Topic, p, int32(n)%3); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	produced := load.End()
+	if err := tap.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := sink.Check(t, tap)
+	f := sink.Read(t, bodies(t, records(t, k.addr, cfg.Topic)), true)
+	t.Logf("figure: %d moves of all leaders; %d events came, %d are told to be lost of %d", *leaderMoves, f.Came, f.Lost, produced)
+	if f.Came != a.Acked || f.Came+f.Lost != produced || a.Dropped[eventtap.SinkFull]+a.Dropped[eventtap.RingFull] != f.Lost {
+		t.Errorf("of %d events %d came and %d are told to be lost, %+v", produced, f.Came, f.Lost, a)
+	}
 }

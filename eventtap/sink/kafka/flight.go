@@ -68,6 +68,9 @@ func (f *flight) grow(n int) {
 	for i := len(f.promises); i < n; i++ {
 		f.promises = append(f.promises, func(_ *kgo.Record, err error) {
 			f.errs[i] = err
+			if err != nil && !never(err) {
+				f.s.order.Fail(f.b) // other records of the batch may be answered long after
+			}
 			f.land()
 		})
 	}

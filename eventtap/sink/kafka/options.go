@@ -46,6 +46,8 @@ func (s *Sink) options() ([]kgo.Opt, error) {
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.RetryBackoffFn(func(tries int) time.Duration { return min(retryMax, retryBase<<min(tries, 6)) }),
 		kgo.MetadataMinAge(retryBase),
+		// Otherwise a connection that ends at once fails the records of a partition, and those behind them are stored first.
+		kgo.AlwaysRetryEOF(),
 		kgo.ProducerOnDataLossDetected(func(topic string, partition int32) {
 			s.log.Warn("the Kafka cluster has lost records that it had acknowledged", zap.String("topic", topic), zap.Int32("partition", partition))
 		}),

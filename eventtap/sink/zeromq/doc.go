@@ -15,6 +15,11 @@
 // A message has three parts: the topic <prefix>.<class>.<partition key>, the media type, and the event. A SUB peer
 // subscribes to a beginning of the topic.
 //
+// # Logins
+//
+// Peers log in with PLAIN, or both sides prove who they are with CURVE, which encrypts what follows. The side that binds is
+// the server of either. A frame that is queued for a peer is encrypted when it is written.
+//
 // # Acknowledgements
 //
 // A DEALER's message has two parts more before these: the session, 8 random bytes that are new with every connection, and

@@ -5,6 +5,7 @@ package zeromq
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"time"
@@ -49,7 +50,7 @@ func (s *Sink) accept(ctx context.Context, l net.Listener) {
 
 // welcome opens a connection that a peer has made, and serves it.
 func (s *Sink) welcome(ctx context.Context, c net.Conn) {
-	err := s.handshake(ctx, c)
+	rw, err := s.handshake(ctx, c)
 	s.mu.Lock()
 	s.opening--
 	s.mu.Unlock()
@@ -58,7 +59,7 @@ func (s *Sink) welcome(ctx context.Context, c net.Conn) {
 		c.Close()
 		return
 	}
-	if p := s.add(c); p != nil {
+	if p := s.add(c, rw); p != nil {
 		s.serve(ctx, p)
 	}
 }
@@ -77,9 +78,9 @@ func (s *Sink) keep(ctx context.Context, at string, p *peer) {
 		if closing || !pause(ctx, wait.Next(s.random)) {
 			return
 		}
-		c, err := s.dial(ctx, at)
+		c, rw, err := s.dial(ctx, at)
 		if p = nil; err == nil {
-			p = s.add(c)
+			p = s.add(c, rw)
 			continue
 		}
 		s.mu.Lock()
@@ -101,45 +102,65 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // dial connects to a peer and opens the connection.
-func (s *Sink) dial(ctx context.Context, at string) (net.Conn, error) {
+func (s *Sink) dial(ctx context.Context, at string) (net.Conn, io.ReadWriter, error) {
 	d := net.Dialer{Timeout: handshakeTimeout}
 	c, err := d.DialContext(ctx, "tcp", at)
 	if err != nil {
-		return nil, fmt.Errorf("zeromq: %w", err)
+		return nil, nil, fmt.Errorf("zeromq: %w", err)
 	}
-	if err := s.handshake(ctx, c); err != nil {
+	rw, err := s.handshake(ctx, c)
+	if err != nil {
 		c.Close()
-		return nil, fmt.Errorf("zeromq: %s: %w", at, err)
+		return nil, nil, fmt.Errorf("zeromq: %s: %w", at, err)
 	}
-	return c, nil
+	return c, rw, nil
 }
 
-// handshake opens a connection. The secret is read each time, so that it can change.
-func (s *Sink) handshake(ctx context.Context, c net.Conn) error {
+// handshake opens a connection and returns where its frames are read and written. The secret is read each time, so that it
+// can change.
+func (s *Sink) handshake(ctx context.Context, c net.Conn) (io.ReadWriter, error) {
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	h := zmtp.Config{SocketType: string(s.cfg.Pattern), Peers: peersOf[s.cfg.Pattern], User: s.cfg.User, Server: s.cfg.Bind != ""}
+	h, err := s.credentials()
+	if err != nil {
+		return nil, err
+	}
+	h.SocketType, h.Peers, h.Server, h.MaxFrame = string(s.cfg.Pattern), peersOf[s.cfg.Pattern], s.cfg.Bind != "", zmtp.MaxFrame
 	if s.cfg.Pattern == Pub {
 		h.SocketType = "XPUB" // which is what takes subscriptions; the peers are the same
 	}
-	if s.cfg.User != "" {
-		var err error
-		if h.Password, err = login.Secret(s.cfg.PasswordFile); err != nil {
-			return err
+	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, err
+	}
+	rw, _, err := zmtp.Handshake(c, h)
+	if err != nil {
+		return nil, err
+	}
+	return rw, c.SetDeadline(time.Time{})
+}
+
+// credentials returns the part of a handshake that says who this side is and whom it trusts.
+func (s *Sink) credentials() (h zmtp.Config, err error) {
+	switch {
+	case s.cfg.User != "":
+		h.User = s.cfg.User
+		h.Password, err = login.Secret(s.cfg.PasswordFile)
+	case s.cfg.Curve != nil:
+		h.Curve = &zmtp.Curve{Server: s.cfg.Curve.Server, Clients: s.cfg.Curve.Clients}
+		var text string
+		if text, err = login.Secret(s.cfg.Curve.SecretFile); err != nil {
+			break
+		}
+		if h.Curve.Secret, err = zmtp.ParseKey(text); err != nil {
+			err = fmt.Errorf("%s: %w", s.cfg.Curve.SecretFile, err)
 		}
 	}
-	if err := c.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
-	}
-	if _, err := zmtp.Handshake(c, h); err != nil {
-		return err
-	}
-	return c.SetDeadline(time.Time{})
+	return h, err
 }
 
 // add has a peer among those that get events. It returns nil where none do any more.
-func (s *Sink) add(c net.Conn) *peer {
-	p := newPeer(s, c)
+func (s *Sink) add(c net.Conn, rw io.ReadWriter) *peer {
+	p := newPeer(s, c, rw)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {

@@ -14,6 +14,7 @@ import (
 	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/registry"
+	"github.com/meshtap/meshtap/internal/zmtp"
 )
 
 // TypeURL is the type of the sink's configuration.
@@ -43,13 +44,14 @@ func Rows() []eventtap.SinkRow {
 var fields = func() *protofields.Table {
 	t := protofields.New()
 	t.Add(&tapv1.ZeromqSink{}, protofields.Honour("pattern", "bind", "connect", "topic_prefix", "format", "user", "password_file",
-		"allow_plaintext", "peer_buffer_bytes", "max_peers", "heartbeat", "ack_timeout"))
+		"allow_plaintext", "curve", "peer_buffer_bytes", "max_peers", "heartbeat", "ack_timeout"))
+	t.Add(&tapv1.Curve{}, protofields.Honour("secret_key_file", "server_key", "client_keys"))
 	return t
 }()
 
 func parse(_ string, b []byte) (registry.Parsed, error) {
 	var m tapv1.ZeromqSink
-	return eventtap.ParseSink(b, &m, fields, parsePattern, parseAddresses, parseForm, parseLimits)
+	return eventtap.ParseSink(b, &m, fields, parsePattern, parseAddresses, parseForm, parseCurve, parseLimits)
 }
 
 func parsePattern(c *Config, m *tapv1.ZeromqSink) error {
@@ -74,11 +76,11 @@ func parseAddresses(c *Config, m *tapv1.ZeromqSink) (err error) {
 		return registry.Errorf("connect", "there are %d, at most %d are allowed", len(m.Connect), maxConnect)
 	}
 	if m.Bind != "" {
-		c.Bind, err = address("bind", m.Bind, m.AllowPlaintext)
+		c.Bind, err = address("bind", m.Bind, m.AllowPlaintext || m.Curve != nil)
 		return err
 	}
 	for i, s := range m.Connect {
-		at, err := address(fmt.Sprintf("connect[%d]", i), s, m.AllowPlaintext)
+		at, err := address(fmt.Sprintf("connect[%d]", i), s, m.AllowPlaintext || m.Curve != nil)
 		if err != nil {
 			return err
 		}
@@ -95,7 +97,7 @@ func address(path, s string, anywhere bool) (string, error) {
 		return "", registry.Errorf(path, "%q, must be tcp://host:port", s)
 	}
 	if !anywhere && !login.Local(host) {
-		return "", registry.Errorf(path, "%q is not on this machine, and ZeroMQ's encryption (CURVE) is not supported; set allow_plaintext, or use an address of the loopback", s)
+		return "", registry.Errorf(path, "%q is not on this machine: set curve, or allow_plaintext", s)
 	}
 	return at, nil
 }
@@ -115,6 +117,47 @@ func parseForm(c *Config, m *tapv1.ZeromqSink) (err error) {
 		return registry.Errorf("user", "%d bytes, at most %d are allowed", len(c.User), maxUser)
 	}
 	return login.ParseUser(m.User, m.PasswordFile)
+}
+
+// parseCurve reads the keys. Which of them there must be follows from who connects, which parseAddresses has found.
+func parseCurve(c *Config, m *tapv1.ZeromqSink) (err error) {
+	k := m.Curve
+	switch {
+	case k == nil:
+		return nil
+	case m.User != "" || m.AllowPlaintext:
+		return registry.Errorf("curve", "excludes user and allow_plaintext")
+	case k.SecretKeyFile == "":
+		return registry.Errorf("curve.secret_key_file", "must be set")
+	case c.Bind != "" && k.ServerKey != "":
+		return registry.Errorf("curve.server_key", "is that of a peer to connect to, and bind is set")
+	case c.Bind == "" && len(k.ClientKeys) > 0:
+		return registry.Errorf("curve.client_keys", "are those of peers that connect, and connect is set")
+	case c.Bind != "" && (len(k.ClientKeys) == 0 || len(k.ClientKeys) > maxMaxPeers):
+		return registry.Errorf("curve.client_keys", "there are %d, must be 1 to %d", len(k.ClientKeys), maxMaxPeers)
+	}
+	c.Curve = &Curve{SecretFile: k.SecretKeyFile}
+	if c.Bind == "" {
+		c.Curve.Server, err = key("curve.server_key", k.ServerKey)
+		return err
+	}
+	for i, s := range k.ClientKeys {
+		client, err := key(fmt.Sprintf("curve.client_keys[%d]", i), s)
+		if err != nil {
+			return err
+		}
+		c.Curve.Clients = append(c.Curve.Clients, client)
+	}
+	return nil
+}
+
+// key reads a public key.
+func key(path, s string) (zmtp.Key, error) {
+	k, err := zmtp.ParseKey(s)
+	if err != nil {
+		return k, registry.Errorf(path, "%v", err)
+	}
+	return k, nil
 }
 
 func parseLimits(c *Config, m *tapv1.ZeromqSink) (err error) {

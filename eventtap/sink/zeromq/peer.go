@@ -35,6 +35,7 @@ type entry struct {
 type peer struct {
 	s       *Sink
 	c       net.Conn
+	rw      io.ReadWriter // of frames, over c
 	session [8]byte
 	dealt   uint64 // the last number given; guarded by Sink.mu
 	ended   chan struct{}
@@ -57,8 +58,8 @@ type peer struct {
 	topicSize int
 }
 
-func newPeer(s *Sink, c net.Conn) *peer {
-	p := &peer{s: s, c: c, ended: make(chan struct{}), wake: make(chan struct{}, 1), topics: map[string]int{}}
+func newPeer(s *Sink, c net.Conn, rw io.ReadWriter) *peer {
+	p := &peer{s: s, c: c, rw: rw, ended: make(chan struct{}), wake: make(chan struct{}, 1), topics: map[string]int{}}
 	_, _ = rand.Read(p.session[:])
 	return p
 }
@@ -194,7 +195,7 @@ func (p *peer) write() error {
 			// A peer that takes nothing for so long is gone, or as good as that.
 			err := p.c.SetWriteDeadline(time.Now().Add(p.s.cfg.AckTimeout))
 			if err == nil {
-				_, err = p.c.Write(b)
+				_, err = p.rw.Write(b)
 			}
 			p.mu.Lock()
 			p.writing = 0
@@ -284,7 +285,7 @@ func (r *patient) Read(b []byte) (int, error) {
 	if err := r.p.expectLife(); err != nil {
 		return 0, err
 	}
-	return r.p.c.Read(b)
+	return r.p.rw.Read(b)
 }
 
 // expectLife sets until when the peer must send something.

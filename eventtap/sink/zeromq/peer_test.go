@@ -30,20 +30,25 @@ func config(p Pattern) Config {
 // remote is the other end of a connection: a SUB, PULL or ROUTER of the test's.
 type remote struct {
 	net.Conn
-	t *testing.T
+	rw io.ReadWriter // of frames
+	t  *testing.T
 }
 
+func (r *remote) Read(b []byte) (int, error)  { return r.rw.Read(b) }
+func (r *remote) Write(b []byte) (int, error) { return r.rw.Write(b) }
+
 // meet opens a connection as a peer does.
-func meet(t *testing.T, c net.Conn, typ string, server bool, user, password string) (*remote, error) {
-	cfg := zmtp.Config{SocketType: typ, Peers: []string{"PUB", "XPUB", "PUSH", "DEALER"}, User: user, Password: password, Server: server}
+func meet(t *testing.T, c net.Conn, typ string, login zmtp.Config) (*remote, error) {
+	login.SocketType, login.Peers, login.MaxFrame = typ, []string{"PUB", "XPUB", "PUSH", "DEALER"}, 2*event.MaxSize
 	if err := c.SetDeadline(time.Now().Add(60 * time.Second)); err != nil {
 		return nil, err
 	}
-	if _, err := zmtp.Handshake(c, cfg); err != nil {
+	rw, _, err := zmtp.Handshake(c, login)
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	return &remote{c, t}, nil
+	return &remote{c, rw, t}, nil
 }
 
 // dialPeer connects to a bound sink.
@@ -53,7 +58,7 @@ func dialPeer(t *testing.T, s *Sink, typ string) *remote {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := meet(t, c, typ, false, s.cfg.User, "right")
+	r, err := meet(t, c, typ, zmtp.Config{User: s.cfg.User, Password: "right"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +104,7 @@ func (r *remote) acknowledge(session []byte, n uint64) error {
 // router is a bound ROUTER that stores and acknowledges what it gets, every few messages. It can be killed and come back.
 type router struct {
 	addr  string
-	user  string
+	login zmtp.Config
 	every uint64
 
 	mu     sync.Mutex
@@ -109,9 +114,10 @@ type router struct {
 	wg     sync.WaitGroup
 }
 
-func startRouter(t *testing.T, user string, every uint64) *router {
+func startRouter(t *testing.T, login zmtp.Config, every uint64) *router {
 	t.Helper()
-	r := &router{addr: "127.0.0.1:0", user: user, every: every, conns: map[net.Conn]bool{}}
+	login.Server = true
+	r := &router{addr: "127.0.0.1:0", login: login, every: every, conns: map[net.Conn]bool{}}
 	r.start(t)
 	t.Cleanup(func() { r.stop(t) })
 	return r
@@ -139,7 +145,7 @@ func (r *router) start(t *testing.T) {
 
 func (r *router) serve(t *testing.T, c net.Conn) {
 	defer c.Close()
-	p, err := meet(t, c, "ROUTER", r.user != "", r.user, "right")
+	p, err := meet(t, c, "ROUTER", r.login)
 	if err != nil {
 		return
 	}

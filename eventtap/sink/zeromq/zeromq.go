@@ -16,7 +16,6 @@ import (
 	"github.com/meshtap/meshtap/eventtap"
 	"github.com/meshtap/meshtap/eventtap/event"
 	"github.com/meshtap/meshtap/internal/backoff"
-	"github.com/meshtap/meshtap/internal/login"
 	"github.com/meshtap/meshtap/internal/zmtp"
 )
 
@@ -43,10 +42,20 @@ type Config struct {
 	Proto   bool
 	// User is "" where nobody logs in, else its password is in PasswordFile.
 	User, PasswordFile string
+	// Curve is nil where nothing is encrypted; else there is no User.
+	Curve *Curve
 	// PeerBytes bounds what is queued for one peer, MaxPeers the peers of a bound socket.
 	PeerBytes, MaxPeers int
 	// Heartbeat is how long a peer may be silent before it is asked.
 	Heartbeat, AckTimeout time.Duration
+}
+
+// Curve are the keys of the mechanism CURVE. A sink that connects knows the one of the Server, one that binds those of the
+// Clients that it lets in.
+type Curve struct {
+	SecretFile string
+	Server     zmtp.Key
+	Clients    []zmtp.Key
 }
 
 const (
@@ -108,10 +117,8 @@ func (s *Sink) Dropped() uint64 { return s.dropped.Load() }
 
 // Open binds, or connects to one peer at least; the others are tried again until Close. Peers end with ctx.
 func (s *Sink) Open(ctx context.Context) error {
-	if s.cfg.User != "" {
-		if _, err := login.Secret(s.cfg.PasswordFile); err != nil {
-			return fmt.Errorf("zeromq: %w", err)
-		}
+	if _, err := s.credentials(); err != nil {
+		return fmt.Errorf("zeromq: %w", err)
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	s.closing = false
@@ -130,9 +137,9 @@ func (s *Sink) Open(ctx context.Context) error {
 	var all error
 	first := make([]*peer, len(s.cfg.Connect))
 	for i, at := range s.cfg.Connect {
-		c, err := s.dial(ctx, at)
+		c, rw, err := s.dial(ctx, at)
 		if err == nil {
-			first[i], all = s.add(c), nil
+			first[i], all = s.add(c, rw), nil
 			break
 		}
 		all = errors.Join(all, err)

@@ -3,6 +3,8 @@
 package zeromq
 
 import (
+	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -27,7 +29,7 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sink.Run(t, func(t *testing.T) sink.Bus {
-				r := startRouter(t, "tap", c.every)
+				r := startRouter(t, zmtp.Config{User: "tap", Password: "right"}, c.every)
 				cfg := config(Dealer)
 				cfg.Connect, cfg.Proto = []string{r.addr}, c.proto
 				cfg.User, cfg.PasswordFile = "tap", sink.WriteFile(t, "right\n", 0o600)
@@ -45,10 +47,88 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// TestConformanceCurve runs the suite with a DEALER over CURVE. Its stranger is one whose key the peer does not know.
+func TestConformanceCurve(t *testing.T) {
+	t.Parallel()
+	sink.Run(t, func(t *testing.T) sink.Bus {
+		server, mine, another := newKey(), newKey(), newKey()
+		r := startRouter(t, zmtp.Config{Curve: &zmtp.Curve{Secret: server, Clients: []zmtp.Key{mine.Public()}}}, 1)
+		with := func(server, mine zmtp.Key) *Sink {
+			cfg := config(Dealer)
+			cfg.Connect = []string{r.addr}
+			cfg.Curve = &Curve{SecretFile: sink.WriteFile(t, fmt.Sprintf("%x\n", mine[:]), 0o600), Server: server.Public()}
+			return newSink(cfg)
+		}
+		if err := sink.Try(t, with(another, mine)); err == nil || !strings.Contains(err.Error(), "it was told another CURVE key") {
+			t.Errorf("with another key of the peer: %v", err)
+		}
+		return sink.Bus{
+			Sink:   func(*testing.T) eventtap.Sink { return with(server, mine) },
+			Events: r.events, Kill: r.stop, Revive: r.start,
+			Stranger: func(*testing.T) eventtap.Sink { return with(server, another) },
+		}
+	})
+}
+
+// newKey returns a secret key.
+func newKey() (k zmtp.Key) {
+	_, _ = rand.Read(k[:])
+	return k
+}
+
+// TestCurveBound has a sink that listens let in the peer that it knows, and no other. Frames as large as events are go through.
+func TestCurveBound(t *testing.T) {
+	t.Parallel()
+	server, known := newKey(), newKey()
+	cfg := config(Push)
+	cfg.Curve = &Curve{SecretFile: sink.WriteFile(t, fmt.Sprintf("%x", server[:]), 0o600), Clients: []zmtp.Key{known.Public()}}
+	s := open(t, cfg)
+	dial := func(secret zmtp.Key) (*remote, error) {
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return meet(t, c, "PULL", zmtp.Config{Curve: &zmtp.Curve{Secret: secret, Server: server.Public()}})
+	}
+	if _, err := dial(newKey()); err == nil || !strings.Contains(err.Error(), "its CURVE key is not among those that are let in") {
+		t.Errorf("a stranger: %v", err)
+	}
+	p, err := dial(known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	until(t, "the peer is there", s.has(1))
+	b := batch(1, 1, "k")
+	b.Events[0].Body = bytes.Repeat([]byte("x"), event.MaxSize)
+	if err := send(t, s, b); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := p.receive(); err != nil || len(m) != 3 || !bytes.Equal(m[2], b.Events[0].Body) {
+		t.Errorf("%d parts, %v", len(m), err)
+	}
+}
+
+// TestCurveSecret does not open with a file that holds no key, and does not say what is in it.
+func TestCurveSecret(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ file, want string }{
+		"no file":        {"/nowhere/at/all", "no such file"},
+		"no key":         {sink.WriteFile(t, "hush", 0o600), "a key of CURVE is 40 characters"},
+		"open to others": {sink.WriteFile(t, strings.Repeat("0", 64), 0o644), "mode 0644"},
+	} {
+		cfg := config(Pub)
+		cfg.Bind, cfg.Curve = "127.0.0.1:0", &Curve{SecretFile: c.file}
+		if err := newSink(cfg).Open(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+}
+
 // TestKilledUnderLoad ends the DEALER's peer again and again; see sink.KillUnderLoad.
 func TestKilledUnderLoad(t *testing.T) {
 	t.Parallel()
-	r := startRouter(t, "", 1)
+	r := startRouter(t, zmtp.Config{}, 1)
 	cfg := config(Dealer)
 	cfg.Connect = []string{r.addr}
 	sink.KillUnderLoad(t, sink.Killable{Sink: newSink(cfg), Kill: r.stop, Revive: r.start, Events: r.events, Repeats: true, Rounds: 4, Missed: 2000})
@@ -358,7 +438,7 @@ func TestBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := meet(t, c, "SUB", false, "", ""); err == nil {
+	if _, err := meet(t, c, "SUB", zmtp.Config{}); err == nil {
 		t.Error("a second peer was let in")
 	}
 	p.command(zmtp.Subscribe, "one more")
@@ -369,7 +449,7 @@ func TestBounds(t *testing.T) {
 	if c, err = net.Dial("tcp", s.Addr()); err != nil {
 		t.Fatal(err)
 	}
-	pull, err := meet(t, c, "PULL", false, "", "")
+	pull, err := meet(t, c, "PULL", zmtp.Config{})
 	if err == nil { // the sink has said READY before it hears who it is
 		_, err = pull.receive()
 	}

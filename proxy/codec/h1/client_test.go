@@ -222,7 +222,7 @@ func TestServerEdges(t *testing.T) {
 				t.Error("broken before it began")
 			}
 			st.Head(nil, c.r, bytebuf.Of([]byte("part")), false)
-			st.Abort()
+			st.Abort(false)
 			if !st.Broken() || st.MustReset() != c.reset || st.Finish() {
 				t.Errorf("%q: broken %v, reset %v", c.in, st.Broken(), st.MustReset())
 			}

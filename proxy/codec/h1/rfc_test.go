@@ -62,7 +62,7 @@ func exchange(t *testing.T, in, origin string) rfctest.Result {
 		got.Up += up.out.String()
 		if err != nil {
 			cl.Abort()
-			st.Abort()
+			st.Abort(false)
 			break
 		}
 		cl.Release()

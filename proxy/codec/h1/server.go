@@ -315,7 +315,7 @@ func (st *ServerStream) Continue(w *socket.Worker) error {
 func (st *ServerStream) CloseAfter() { st.close = true }
 
 // Abort implements codec.ServerStream.
-func (st *ServerStream) Abort() { st.close, st.aborted = true, true }
+func (st *ServerStream) Abort(bool) { st.close, st.aborted = true, true }
 
 // Broken reports whether the answer began and was given up before its end.
 func (st *ServerStream) Broken() bool { return st.aborted && st.started && !st.ended }

@@ -308,6 +308,14 @@ func TestStalls(t *testing.T) {
 					t.Errorf("%v, %q", err, s.c.out.String())
 				}
 			}
+			for range 2 {
+				if err := take(cfg.PingInterval); err != nil {
+					t.Error(err)
+				}
+				if err := take(3*cfg.PingTimeout, aFrame(framePing, flagAck, 0, alivePing)); err != nil {
+					t.Errorf("the answer was here when the turn came, which was late: %v", err)
+				}
+			}
 			if err := take(cfg.PingInterval); err != nil {
 				t.Error(err)
 			}
@@ -359,6 +367,31 @@ func TestSlowHead(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHeadsInParts: a client whose writes end in the middle of heads, each of which is whole soon after, is not slow.
+func TestHeadsInParts(t *testing.T) {
+	t.Parallel()
+	x := newWorld(t)
+	cfg := Defaults()
+	s := newTarget(x, &cfg)
+	s.once = true
+	x.do(func(w *socket.Worker) {
+		var rest []byte
+		for i := range uint32(10) {
+			head := aFrame(frameHeaders, 5, 2*i+1, string(aHead))
+			if i%2 > 0 { // in a frame more
+				head = append(aFrame(frameHeaders, 1, 2*i+1, string(aHead[:1])), aFrame(frameContinuation, flagEndHeaders, 2*i+1, string(aHead[1:]))...)
+			}
+			if err := s.take(w, s.now+int64(cfg.HeadTimeout)*3/5, rest, head[:len(head)/2]); err != nil {
+				t.Fatal(err)
+			}
+			rest = head[len(head)/2:]
+		}
+		if err := s.take(w, s.now+int64(cfg.HeadTimeout)); err != errSlow {
+			t.Errorf("the last was never whole: %v", err)
+		}
+	})
 }
 
 // TestDrain: a drain lets the client finish what it has and sends it elsewhere with the rest, whether or not it answers

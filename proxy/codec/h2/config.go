@@ -30,6 +30,8 @@ type Config struct {
 	// HeldHeads bounds what the heads of all requests that are served at a time count, each as for HeadBytes (server).
 	// Streams for which there might be no room are refused. It is at least eight times HeadBytes.
 	HeldHeads int
+	// Together is what lowers HeldBytes and HeldHeads where all connections hold too much (server); nil does not.
+	Together *Together
 	// TrailerBytes and Trailers bound a trailer section.
 	TrailerBytes, Trailers int
 	// Continuations bounds the CONTINUATION frames of one header block.
@@ -74,6 +76,3 @@ func Defaults() Config {
 		HeadTimeout: 10 * time.Second, StallTimeout: 30 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 10 * time.Second, DrainTimeout: time.Second,
 	}
 }
-
-// headRoom is what heads may count where there is to be room for another.
-func (c *Config) headRoom() int { return max(c.HeldHeads, 8*c.HeadBytes) - c.HeadBytes }

@@ -4,6 +4,7 @@ package h2
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 
 	"github.com/meshtap/meshtap/internal/bytebuf"
@@ -63,6 +64,7 @@ type conn struct {
 	held                   int  // memory of the bytes received that nobody has read
 	withheld               bool // window is kept back for that
 	heads                  int  // bytes of the heads of requests that are served (server)
+	beyond                 int  // what of both the others were told of; see Together
 	forRoom, forWindow     queue
 	stalls                 int    // streams that wait for a window
 	lastID                 uint32 // the newest stream of the peer's that was taken
@@ -209,9 +211,10 @@ func (c *conn) streamWindow() int64 { return int64(max(c.cfg.StreamWindow, defau
 // been told and nothing is written any more, so that the caller can close it.
 func (c *conn) turn(w *socket.Worker, now int64) error {
 	c.begin(w.Shard, now)
-	err := c.timers(now)
+	// Before the times are looked at: a turn that comes late may find that the peer was not.
+	err := c.read(w)
 	if err == nil {
-		err = c.read(w)
+		err = c.timers(now)
 	}
 	if err == nil {
 		err = c.finishTurn(w)
@@ -284,6 +287,7 @@ func (c *conn) read(w *socket.Worker) error {
 				return err
 			}
 		}
+		runtime.Gosched() // the other connections' turns come in between: a peer that never pauses is one of many
 	}
 }
 

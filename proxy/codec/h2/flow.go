@@ -62,7 +62,7 @@ func (c *conn) deliver(st *stream, p []byte, total int, end bool) error {
 	}
 	if len(p) > 0 {
 		st.put(p)
-		if c.held > c.cfg.HeldBytes {
+		if c.held > c.maxHeld() {
 			c.relieve()
 		}
 	}
@@ -79,7 +79,7 @@ func (c *conn) deliver(st *stream, p []byte, total int, end bool) error {
 // within its bound: a stream that nobody reads does not stop the others.
 func (c *conn) credit(n int) {
 	c.credited += n
-	if c.held > c.cfg.HeldBytes {
+	if c.held > c.maxHeld() {
 		c.withheld = true
 		return
 	}
@@ -95,7 +95,10 @@ func (c *conn) credit(n int) {
 // it did.
 func (c *conn) letGo(st *stream) bool {
 	st.weigh()
-	if !c.withheld || c.held > c.cfg.HeldBytes-c.cfg.HeldBytes/4 {
+	if !c.withheld {
+		return false
+	}
+	if limit := c.maxHeld(); c.held > limit-limit/4 {
 		return false
 	}
 	c.credit(0)
@@ -108,7 +111,7 @@ func (c *conn) relieve() {
 	for _, st := range c.streams {
 		st.tighten()
 	}
-	for c.held > c.cfg.HeldBytes {
+	for c.held > c.maxHeld() {
 		var worst *stream
 		for _, st := range c.streams {
 			if held := st.queued + st.out; held > 0 && (worst == nil || st.since < worst.since || st.since == worst.since && held > worst.queued+worst.out) {

@@ -61,6 +61,7 @@ func (c *conn) headers(w *socket.Worker, f *frame) error {
 	}
 	c.abuse.useful()
 	if f.has(flagEndHeaders) {
+		c.partial = 0 // the time of the next begins with the next
 		return c.role.headers(w, f.id, p, f.has(flagEndStream))
 	}
 	c.open = block{id: f.id, end: f.has(flagEndStream), bytes: append(c.open.bytes[:0], p...)}
@@ -84,7 +85,7 @@ func (c *conn) continuation(w *socket.Worker, f *frame) error {
 		return nil
 	}
 	b := c.open
-	c.open = block{}
+	c.open, c.partial = block{}, 0
 	return c.role.headers(w, b.id, b.bytes, b.end)
 }
 

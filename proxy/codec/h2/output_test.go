@@ -5,6 +5,8 @@ package h2
 import (
 	"bytes"
 	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/meshtap/meshtap/proxy/codec"
@@ -143,4 +145,46 @@ func TestPreload(t *testing.T) {
 			s.Close(w, NoError)
 		})
 	}
+}
+
+// busyConn is a connection whose peer never pauses.
+type busyConn struct {
+	memConn
+	reads func()
+}
+
+func (c *busyConn) TryRead(p []byte) (int, error) {
+	c.reads()
+	return c.memConn.TryRead(p)
+}
+
+// TestTurnsAreFair: a peer that sends without a pause does not keep the processor from the others.
+func TestTurnsAreFair(t *testing.T) { // not parallel: it takes the process's other processors away
+	x := newWorld(t)
+	cfg := Defaults()
+	unknown := aFrame(0x20, 0, 0, strings.Repeat("x", frameBytes))
+	c := &busyConn{memConn: memConn{in: append([]byte(Preface), aSettings...), open: true}}
+	c.in = append(c.in, bytes.Repeat(unknown, 100)...)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	x.do(func(w *socket.Worker) {
+		var s Server
+		s.Init(c, &x.e.Bufs, &cfg, &hold{})
+		var ran atomic.Bool
+		done := make(chan struct{})
+		go func() { ran.Store(true); close(done) }()
+		waited := 0
+		c.reads = func() {
+			if !ran.Load() {
+				waited++
+			}
+		}
+		if err := s.Turn(w, 0); err != nil {
+			t.Error(err)
+		}
+		<-done
+		if waited > 2 {
+			t.Errorf("another goroutine waited for %d reads", waited)
+		}
+		s.Close(w, NoError)
+	})
 }

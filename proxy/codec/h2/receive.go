@@ -53,6 +53,7 @@ func (st *stream) weigh() {
 	}
 	st.c.held += n - st.weight
 	st.weight = n
+	st.c.heldChanged()
 }
 
 // tighten moves what waits in buffers that are mostly room into memory of its own size, and lets what comes follow it

@@ -96,7 +96,7 @@ func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error 
 	c.lastID = id
 	c.abuse.opened++
 	// A stream that was reset counts until its work has ended, too; one that has its answer counts as half.
-	full := c.active-c.over >= c.cfg.Streams || c.active >= 2*c.cfg.Streams || c.heads > c.cfg.headRoom()
+	full := c.active-c.over >= c.cfg.Streams || c.active >= 2*c.cfg.Streams || c.headsFull()
 	if !full {
 		c.active++
 	}
@@ -146,6 +146,7 @@ func (s *Server) open(w *socket.Worker, id uint32, p []byte, end bool) error {
 	st.begin(c, id, q, end)
 	st.size = c.sec.size
 	c.heads += st.size
+	c.heldChanged()
 	if bad != nil {
 		c.countRefusal(bad)
 		st.refused = &bad.ProtocolError

@@ -406,11 +406,15 @@ func TestServerAnswers(t *testing.T) {
 		{"nothing", func(p *script) { p.get(1, true) }, func(*socket.Worker, *ServerStream) {}, []string{"RST 1 INTERNAL_ERROR"}},
 		{"half of it", func(p *script) { p.get(1, true) }, func(w *socket.Worker, st *ServerStream) {
 			_ = st.Head(w, &codec.Response{Status: 200, Length: 2}, piece("a"), false)
-			st.Abort()
+			st.Abort(false)
 			if !st.Broken() {
 				panic("not broken")
 			}
 		}, []string{"HEADERS 1 200", "DATA 1 1", "RST 1 INTERNAL_ERROR"}},
+		{"half of it, cancelled", func(p *script) { p.get(1, true) }, func(w *socket.Worker, st *ServerStream) {
+			_ = st.Head(w, &codec.Response{Status: 200, Length: 2}, piece("a"), false)
+			st.Abort(true)
+		}, []string{"HEADERS 1 200", "DATA 1 1", "RST 1 CANCEL"}},
 		{"early", func(p *script) { p.post(1) }, func(w *socket.Worker, st *ServerStream) {
 			_ = answer(w, st, 413, "no")
 		}, []string{"HEADERS 1 413", "DATA 1 2 end", "RST 1 NO_ERROR"}},

@@ -25,11 +25,13 @@ type ServerStream struct {
 	switched bool // and has it
 	started  bool
 	finished bool
+	// cancelled: see Abort.
+	cancelled bool
 }
 
 func (st *ServerStream) begin(c *conn, id uint32, q *codec.Request, end bool) {
 	st.stream.begin(c, id)
-	st.q, st.refused, st.expect, st.started, st.switched, st.finished = q, nil, q.Expect && !end, false, false, false
+	st.q, st.refused, st.expect, st.started, st.switched, st.finished, st.cancelled = q, nil, q.Expect && !end, false, false, false, false
 	st.headIn, st.recvEnd = true, end
 	st.received = int64(q.HeadBytes)
 	st.tunnel = string(q.Method) == "CONNECT" || len(q.Upgrade) > 0
@@ -225,7 +227,7 @@ func (st *ServerStream) CloseAfter() {
 }
 
 // Abort implements codec.ServerStream: Finish resets the stream unless its answer has ended.
-func (st *ServerStream) Abort() {}
+func (st *ServerStream) Abort(cancelled bool) { st.cancelled = cancelled }
 
 // Broken reports whether the answer began and was given up, or cut off, before its end.
 func (st *ServerStream) Broken() bool {
@@ -264,6 +266,8 @@ func (st *ServerStream) Finish() (idle bool) {
 	st.finished = true
 	if st.sendErr == nil && c.err == nil {
 		switch {
+		case !st.sentEnd && st.cancelled:
+			c.sendReset(st.id, Cancel)
 		case !st.sentEnd:
 			c.sendReset(st.id, InternalError)
 		case !st.recvEnd:

@@ -34,14 +34,14 @@ func KillUnderLoad(t *testing.T, k Killable) {
 	load := StartLoad(tap)
 	for range k.Rounds {
 		acked := Check(t, tap).Acked
-		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > acked+2000 })
+		Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > acked+2000 })
 		k.Kill(t)
 		dropped := Check(t, tap).Dropped[eventtap.SinkFull]
-		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Dropped[eventtap.SinkFull] > dropped+k.Missed })
+		Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Dropped[eventtap.SinkFull] > dropped+k.Missed })
 		k.Revive(t)
 	}
 	acked := Check(t, tap).Acked
-	await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > acked })
+	Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > acked })
 	produced := load.End()
 	a := closeTap(t, tap)
 	f := Read(t, k.Events(t), !k.Repeats)

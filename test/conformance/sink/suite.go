@@ -295,14 +295,14 @@ func testOutage(t *testing.T, b Bus) {
 	}
 	for range 3 {
 		observe(200)
-		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > 0 })
+		Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Acked > 0 })
 		b.Kill(t)
 		observe(200)
 		before := Check(t, tap).Retries
-		await(t, tap, func(a eventtap.SinkAccount) bool { return b.Patient && a.Pending > 0 || a.Retries > before })
+		Await(t, tap, func(a eventtap.SinkAccount) bool { return b.Patient && a.Pending > 0 || a.Retries > before })
 		b.Revive(t)
 		observe(200)
-		await(t, tap, func(a eventtap.SinkAccount) bool { return a.Pending == 0 })
+		Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Pending == 0 })
 	}
 	a := closeTap(t, tap)
 	f := Read(t, b.Events(t), s.Caps().Dedupe)
@@ -331,7 +331,7 @@ func testBackPressure(t *testing.T, b Bus) {
 	b.Kill(t)
 	produce(func(a eventtap.SinkAccount) bool { return a.Dropped[eventtap.SinkFull] > 500 })
 	b.Revive(t)
-	await(t, tap, func(a eventtap.SinkAccount) bool { return a.Pending == 0 })
+	Await(t, tap, func(a eventtap.SinkAccount) bool { return a.Pending == 0 })
 	produce(func(a eventtap.SinkAccount) bool { return a.Produced >= uint64(n) })
 	tap.Observe(Outcome("svc-0", n))
 	a := closeTap(t, tap)
@@ -437,8 +437,8 @@ func Try(t *testing.T, s eventtap.Sink) error {
 	return err
 }
 
-// await waits until the account is as it should be.
-func await(t *testing.T, tap *eventtap.Tap, ok func(eventtap.SinkAccount) bool) {
+// Await waits until the account is as it should be.
+func Await(t *testing.T, tap *eventtap.Tap, ok func(eventtap.SinkAccount) bool) {
 	t.Helper()
 	end := time.After(deadline)
 	tick := time.NewTicker(time.Millisecond)

@@ -130,7 +130,7 @@ func tapZeroMQ(t *testing.T, r *Rig) {
 	if err := c.SetDeadline(time.Now().Add(sidecar.Hang)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := zmtp.Handshake(c, zmtp.Config{SocketType: "SUB", Peers: []string{"XPUB"}}); err != nil {
+	if _, _, err := zmtp.Handshake(c, zmtp.Config{SocketType: "SUB", Peers: []string{"XPUB"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Write(zmtp.AppendCommand(nil, zmtp.Subscribe, []byte("meshtap.events.outcome."))); err != nil {

@@ -3,6 +3,7 @@
 package examples
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -22,14 +23,33 @@ func turnedUp(t *testing.T, r *Rig) {
 			}
 		}
 	}
+	for _, tc := range []struct {
+		limit  string // circuit_breakers.v1.default.max_requests, "" for none
+		shown  string
+		status int
+	}{{"0", "0", 503}, {"", "1024", 200}} {
+		r.Admin.Post("/runtime_modify?circuit_breakers.v1.default.max_requests=" + tc.limit)
+		r.Admin.Until("/clusters", func(_ int, body string) bool {
+			return strings.Contains(body, "v1::default_priority::max_requests::"+tc.shown+"\n")
+		})
+		if a := r.Do(Request{Name: "limit " + tc.limit}); a.Status != tc.status {
+			t.Errorf("with at most %q requests: status %d, want %d", tc.limit, a.Status, tc.status)
+		}
+	}
 	var runtime struct {
 		Layers  []string
 		Entries map[string]struct {
 			LayerValues []string `json:"layer_values"`
 			FinalValue  string   `json:"final_value"`
 		}
+		WithoutEffect []string `json:"without_effect"`
+		Unread        []string
 	}
+	r.Admin.Post("/runtime_modify?cannary.share=1&upstream.maintenance_mode.v1=0")
 	r.Admin.JSON("/runtime", &runtime)
+	if told := fmt.Sprint(runtime.WithoutEffect, runtime.Unread); !r.Envoy && told != "[upstream.maintenance_mode.v1] [cannary.share]" {
+		t.Errorf("the keys that change nothing: %s", told)
+	}
 	if e := runtime.Entries["canary.share"]; strings.Join(runtime.Layers, " ") != "static admin" || e.FinalValue != "0" || len(e.LayerValues) != 2 {
 		t.Errorf("runtime: %+v", runtime)
 	}

@@ -36,6 +36,8 @@ func All() []Example {
 		{File: "sni.yaml", Do: serverNames},
 		{File: "tls.yaml", Requests: secureRequests(), Do: mutual},
 		{File: "tls-upstream.yaml", Requests: toSecure(), Do: toSecureTCP},
+		{File: "sds.yaml", Requests: secureRequests()[:1], Do: bySecret},
+		{File: "ecds.yaml", Requests: discoveredFault(), Do: faultChanges},
 		{File: "protocols.yaml", Requests: static()[:1], Do: protocols},
 		{File: "websocket.yaml", Requests: notUpgraded(), Do: webSocket},
 		{File: "grpc.yaml", Do: grpcCalls},

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -72,6 +73,8 @@ type Load struct {
 	started time.Time
 
 	requests, failed, connections, told, resent, refused atomic.Int64
+	// took counts the requests by how long they took, since the last Quantile; see slot.
+	took [400]atomic.Int64
 
 	mu       sync.Mutex
 	failures []string // guarded by mu
@@ -155,12 +158,39 @@ func (l *Load) work() {
 			return
 		default:
 		}
+		began := time.Now()
 		err := c.request()
+		l.took[slot(time.Since(began))].Add(1)
 		l.requests.Add(1)
 		if err != nil {
 			l.fail(err)
 		}
 	}
+}
+
+// width is how much longer than the last slot's each slot's times are.
+const width = 1.05
+
+// slot is the place of a time in Load.took: that of microseconds to the power of width.
+func slot(d time.Duration) int {
+	return min(int(math.Log(max(1, float64(d.Microseconds())))/math.Log(width)), len(Load{}.took)-1)
+}
+
+// Quantile returns the time within which this share of the requests since the last call, or the start, were answered, at most
+// a twentieth too much.
+func (l *Load) Quantile(share float64) time.Duration {
+	var counts [len(Load{}.took)]int64
+	var all, sum int64
+	for i := range l.took {
+		counts[i] = l.took[i].Swap(0)
+		all += counts[i]
+	}
+	for i, n := range counts {
+		if sum += n; float64(sum) >= share*float64(all) {
+			return time.Duration(math.Pow(width, float64(i+1))) * time.Microsecond
+		}
+	}
+	return 0
 }
 
 func (l *Load) fail(err error) {

@@ -898,8 +898,8 @@ type ZeromqSink struct {
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
 	// A file that holds the password of user, of the mode 0640 or less, read again at each connection; both or none.
 	PasswordFile string `protobuf:"bytes,7,opt,name=password_file,json=passwordFile,proto3" json:"password_file,omitempty"`
-	// Lets events travel to and from other machines, and a password too. ZeroMQ's encryption (CURVE) is not supported, so
-	// only addresses of this machine are allowed otherwise, which is the default.
+	// Lets events, and a password, travel to and from other machines without curve. Only addresses of this machine are allowed
+	// otherwise, which is the default.
 	AllowPlaintext bool `protobuf:"varint,8,opt,name=allow_plaintext,json=allowPlaintext,proto3" json:"allow_plaintext,omitempty"`
 	// What is queued for one slow peer, in bytes, from 64 KiB to 64 MiB. The default is 1 MiB.
 	PeerBufferBytes *wrapperspb.UInt32Value `protobuf:"bytes,9,opt,name=peer_buffer_bytes,json=peerBufferBytes,proto3" json:"peer_buffer_bytes,omitempty"`
@@ -910,7 +910,10 @@ type ZeromqSink struct {
 	Heartbeat *durationpb.Duration `protobuf:"bytes,11,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
 	// How long a peer may take nothing of what is sent to it, and a DEALER's peer acknowledge nothing, before it is given up,
 	// 100 ms to 10 min. The default is 30 s.
-	AckTimeout    *durationpb.Duration `protobuf:"bytes,12,opt,name=ack_timeout,json=ackTimeout,proto3" json:"ack_timeout,omitempty"`
+	AckTimeout *durationpb.Duration `protobuf:"bytes,12,opt,name=ack_timeout,json=ackTimeout,proto3" json:"ack_timeout,omitempty"`
+	// Encrypts all connections and has both sides prove who they are (CURVE). It excludes user and allow_plaintext. The default
+	// is none.
+	Curve         *Curve `protobuf:"bytes,13,opt,name=curve,proto3" json:"curve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1029,6 +1032,79 @@ func (x *ZeromqSink) GetAckTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *ZeromqSink) GetCurve() *Curve {
+	if x != nil {
+		return x.Curve
+	}
+	return nil
+}
+
+// Curve are the keys of ZeroMQ's mechanism CURVE. The side that binds is the server. A key is 40 characters of Z85, as libzmq
+// prints it, or 64 of hexadecimal.
+type Curve struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A file with the secret key of the sink, of the mode 0640 or less, read again at each connection. Required.
+	SecretKeyFile string `protobuf:"bytes,1,opt,name=secret_key_file,json=secretKeyFile,proto3" json:"secret_key_file,omitempty"`
+	// The public key of all peers that the sink connects to. Required there, and not allowed where it binds.
+	ServerKey string `protobuf:"bytes,2,opt,name=server_key,json=serverKey,proto3" json:"server_key,omitempty"`
+	// The public keys of the peers that are let in where the sink binds, 1 to 1024. Required there, and not allowed where it
+	// connects.
+	ClientKeys    []string `protobuf:"bytes,3,rep,name=client_keys,json=clientKeys,proto3" json:"client_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Curve) Reset() {
+	*x = Curve{}
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Curve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Curve) ProtoMessage() {}
+
+func (x *Curve) ProtoReflect() protoreflect.Message {
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Curve.ProtoReflect.Descriptor instead.
+func (*Curve) Descriptor() ([]byte, []int) {
+	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Curve) GetSecretKeyFile() string {
+	if x != nil {
+		return x.SecretKeyFile
+	}
+	return ""
+}
+
+func (x *Curve) GetServerKey() string {
+	if x != nil {
+		return x.ServerKey
+	}
+	return ""
+}
+
+func (x *Curve) GetClientKeys() []string {
+	if x != nil {
+		return x.ClientKeys
+	}
+	return nil
+}
+
 // WebhookSink posts events to an HTTP server, one request at a time. An event counts as delivered with an answer of the class
 // 2xx. What the server refuses because of what it is (400, 413, 415, 422) counts as dropped with the reason "refused"; of a
 // batch only the events that are to blame. Everything else is sent again. Redirects are not followed.
@@ -1065,7 +1141,7 @@ type WebhookSink struct {
 
 func (x *WebhookSink) Reset() {
 	*x = WebhookSink{}
-	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[6]
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1153,7 @@ func (x *WebhookSink) String() string {
 func (*WebhookSink) ProtoMessage() {}
 
 func (x *WebhookSink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[6]
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1166,7 @@ func (x *WebhookSink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookSink.ProtoReflect.Descriptor instead.
 func (*WebhookSink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{6}
+	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WebhookSink) GetUrl() string {
@@ -1185,7 +1261,7 @@ type AlsSink struct {
 
 func (x *AlsSink) Reset() {
 	*x = AlsSink{}
-	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1273,7 @@ func (x *AlsSink) String() string {
 func (*AlsSink) ProtoMessage() {}
 
 func (x *AlsSink) ProtoReflect() protoreflect.Message {
-	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[7]
+	mi := &file_meshtap_tap_v1_sinks_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1286,7 @@ func (x *AlsSink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlsSink.ProtoReflect.Descriptor instead.
 func (*AlsSink) Descriptor() ([]byte, []int) {
-	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{7}
+	return file_meshtap_tap_v1_sinks_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AlsSink) GetAddress() string {
@@ -1307,7 +1383,7 @@ const file_meshtap_tap_v1_sinks_proto_rawDesc = "" +
 	"\x10TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06QUORUM\x10\x01\x12\v\n" +
-	"\aCLASSIC\x10\x02\"\xea\x04\n" +
+	"\aCLASSIC\x10\x02\"\x97\x05\n" +
 	"\n" +
 	"ZeromqSink\x12<\n" +
 	"\apattern\x18\x01 \x01(\x0e2\".meshtap.tap.v1.ZeromqSink.PatternR\apattern\x12\x12\n" +
@@ -1323,13 +1399,20 @@ const file_meshtap_tap_v1_sinks_proto_rawDesc = "" +
 	" \x01(\v2\x1c.google.protobuf.UInt32ValueR\bmaxPeers\x127\n" +
 	"\theartbeat\x18\v \x01(\v2\x19.google.protobuf.DurationR\theartbeat\x12:\n" +
 	"\vack_timeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"ackTimeout\"A\n" +
+	"ackTimeout\x12+\n" +
+	"\x05curve\x18\r \x01(\v2\x15.meshtap.tap.v1.CurveR\x05curve\"A\n" +
 	"\aPattern\x12\x17\n" +
 	"\x13PATTERN_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUB\x10\x01\x12\b\n" +
 	"\x04PUSH\x10\x02\x12\n" +
 	"\n" +
-	"\x06DEALER\x10\x03\"\xc6\x03\n" +
+	"\x06DEALER\x10\x03\"o\n" +
+	"\x05Curve\x12&\n" +
+	"\x0fsecret_key_file\x18\x01 \x01(\tR\rsecretKeyFile\x12\x1d\n" +
+	"\n" +
+	"server_key\x18\x02 \x01(\tR\tserverKey\x12\x1f\n" +
+	"\vclient_keys\x18\x03 \x03(\tR\n" +
+	"clientKeys\"\xc6\x03\n" +
 	"\vWebhookSink\x12\x10\n" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12/\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x1b.meshtap.tap.v1.ContentModeR\x04mode\x12.\n" +
@@ -1376,7 +1459,7 @@ func file_meshtap_tap_v1_sinks_proto_rawDescGZIP() []byte {
 }
 
 var file_meshtap_tap_v1_sinks_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_meshtap_tap_v1_sinks_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_meshtap_tap_v1_sinks_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_meshtap_tap_v1_sinks_proto_goTypes = []any{
 	(ContentMode)(0),               // 0: meshtap.tap.v1.ContentMode
 	(Compression)(0),               // 1: meshtap.tap.v1.Compression
@@ -1389,54 +1472,56 @@ var file_meshtap_tap_v1_sinks_proto_goTypes = []any{
 	(*RabbitmqSink)(nil),           // 8: meshtap.tap.v1.RabbitmqSink
 	(*DeclareQueue)(nil),           // 9: meshtap.tap.v1.DeclareQueue
 	(*ZeromqSink)(nil),             // 10: meshtap.tap.v1.ZeromqSink
-	(*WebhookSink)(nil),            // 11: meshtap.tap.v1.WebhookSink
-	(*AlsSink)(nil),                // 12: meshtap.tap.v1.AlsSink
-	(Format)(0),                    // 13: meshtap.tap.v1.Format
-	(*Tls)(nil),                    // 14: meshtap.tap.v1.Tls
-	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
-	(*wrapperspb.UInt32Value)(nil), // 16: google.protobuf.UInt32Value
-	(*wrapperspb.UInt64Value)(nil), // 17: google.protobuf.UInt64Value
+	(*Curve)(nil),                  // 11: meshtap.tap.v1.Curve
+	(*WebhookSink)(nil),            // 12: meshtap.tap.v1.WebhookSink
+	(*AlsSink)(nil),                // 13: meshtap.tap.v1.AlsSink
+	(Format)(0),                    // 14: meshtap.tap.v1.Format
+	(*Tls)(nil),                    // 15: meshtap.tap.v1.Tls
+	(*durationpb.Duration)(nil),    // 16: google.protobuf.Duration
+	(*wrapperspb.UInt32Value)(nil), // 17: google.protobuf.UInt32Value
+	(*wrapperspb.UInt64Value)(nil), // 18: google.protobuf.UInt64Value
 }
 var file_meshtap_tap_v1_sinks_proto_depIdxs = []int32{
 	7,  // 0: meshtap.tap.v1.KafkaSink.create_topic:type_name -> meshtap.tap.v1.CreateTopic
 	0,  // 1: meshtap.tap.v1.KafkaSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	13, // 2: meshtap.tap.v1.KafkaSink.format:type_name -> meshtap.tap.v1.Format
+	14, // 2: meshtap.tap.v1.KafkaSink.format:type_name -> meshtap.tap.v1.Format
 	6,  // 3: meshtap.tap.v1.KafkaSink.sasl:type_name -> meshtap.tap.v1.Sasl
-	14, // 4: meshtap.tap.v1.KafkaSink.tls:type_name -> meshtap.tap.v1.Tls
+	15, // 4: meshtap.tap.v1.KafkaSink.tls:type_name -> meshtap.tap.v1.Tls
 	1,  // 5: meshtap.tap.v1.KafkaSink.compression:type_name -> meshtap.tap.v1.Compression
-	15, // 6: meshtap.tap.v1.KafkaSink.linger:type_name -> google.protobuf.Duration
-	16, // 7: meshtap.tap.v1.KafkaSink.batch_max_bytes:type_name -> google.protobuf.UInt32Value
-	16, // 8: meshtap.tap.v1.KafkaSink.max_in_flight:type_name -> google.protobuf.UInt32Value
-	15, // 9: meshtap.tap.v1.KafkaSink.ack_timeout:type_name -> google.protobuf.Duration
+	16, // 6: meshtap.tap.v1.KafkaSink.linger:type_name -> google.protobuf.Duration
+	17, // 7: meshtap.tap.v1.KafkaSink.batch_max_bytes:type_name -> google.protobuf.UInt32Value
+	17, // 8: meshtap.tap.v1.KafkaSink.max_in_flight:type_name -> google.protobuf.UInt32Value
+	16, // 9: meshtap.tap.v1.KafkaSink.ack_timeout:type_name -> google.protobuf.Duration
 	2,  // 10: meshtap.tap.v1.Sasl.mechanism:type_name -> meshtap.tap.v1.Sasl.Mechanism
-	16, // 11: meshtap.tap.v1.CreateTopic.partitions:type_name -> google.protobuf.UInt32Value
-	16, // 12: meshtap.tap.v1.CreateTopic.replication_factor:type_name -> google.protobuf.UInt32Value
-	15, // 13: meshtap.tap.v1.CreateTopic.retention:type_name -> google.protobuf.Duration
-	14, // 14: meshtap.tap.v1.RabbitmqSink.tls:type_name -> meshtap.tap.v1.Tls
+	17, // 11: meshtap.tap.v1.CreateTopic.partitions:type_name -> google.protobuf.UInt32Value
+	17, // 12: meshtap.tap.v1.CreateTopic.replication_factor:type_name -> google.protobuf.UInt32Value
+	16, // 13: meshtap.tap.v1.CreateTopic.retention:type_name -> google.protobuf.Duration
+	15, // 14: meshtap.tap.v1.RabbitmqSink.tls:type_name -> meshtap.tap.v1.Tls
 	9,  // 15: meshtap.tap.v1.RabbitmqSink.declare:type_name -> meshtap.tap.v1.DeclareQueue
 	0,  // 16: meshtap.tap.v1.RabbitmqSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	13, // 17: meshtap.tap.v1.RabbitmqSink.format:type_name -> meshtap.tap.v1.Format
-	16, // 18: meshtap.tap.v1.RabbitmqSink.max_in_flight:type_name -> google.protobuf.UInt32Value
-	15, // 19: meshtap.tap.v1.RabbitmqSink.ack_timeout:type_name -> google.protobuf.Duration
+	14, // 17: meshtap.tap.v1.RabbitmqSink.format:type_name -> meshtap.tap.v1.Format
+	17, // 18: meshtap.tap.v1.RabbitmqSink.max_in_flight:type_name -> google.protobuf.UInt32Value
+	16, // 19: meshtap.tap.v1.RabbitmqSink.ack_timeout:type_name -> google.protobuf.Duration
 	3,  // 20: meshtap.tap.v1.DeclareQueue.type:type_name -> meshtap.tap.v1.DeclareQueue.Type
-	17, // 21: meshtap.tap.v1.DeclareQueue.max_bytes:type_name -> google.protobuf.UInt64Value
+	18, // 21: meshtap.tap.v1.DeclareQueue.max_bytes:type_name -> google.protobuf.UInt64Value
 	4,  // 22: meshtap.tap.v1.ZeromqSink.pattern:type_name -> meshtap.tap.v1.ZeromqSink.Pattern
-	13, // 23: meshtap.tap.v1.ZeromqSink.format:type_name -> meshtap.tap.v1.Format
-	16, // 24: meshtap.tap.v1.ZeromqSink.peer_buffer_bytes:type_name -> google.protobuf.UInt32Value
-	16, // 25: meshtap.tap.v1.ZeromqSink.max_peers:type_name -> google.protobuf.UInt32Value
-	15, // 26: meshtap.tap.v1.ZeromqSink.heartbeat:type_name -> google.protobuf.Duration
-	15, // 27: meshtap.tap.v1.ZeromqSink.ack_timeout:type_name -> google.protobuf.Duration
-	0,  // 28: meshtap.tap.v1.WebhookSink.mode:type_name -> meshtap.tap.v1.ContentMode
-	13, // 29: meshtap.tap.v1.WebhookSink.format:type_name -> meshtap.tap.v1.Format
-	14, // 30: meshtap.tap.v1.WebhookSink.tls:type_name -> meshtap.tap.v1.Tls
-	15, // 31: meshtap.tap.v1.WebhookSink.timeout:type_name -> google.protobuf.Duration
-	15, // 32: meshtap.tap.v1.WebhookSink.max_retry_after:type_name -> google.protobuf.Duration
-	14, // 33: meshtap.tap.v1.AlsSink.tls:type_name -> meshtap.tap.v1.Tls
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	14, // 23: meshtap.tap.v1.ZeromqSink.format:type_name -> meshtap.tap.v1.Format
+	17, // 24: meshtap.tap.v1.ZeromqSink.peer_buffer_bytes:type_name -> google.protobuf.UInt32Value
+	17, // 25: meshtap.tap.v1.ZeromqSink.max_peers:type_name -> google.protobuf.UInt32Value
+	16, // 26: meshtap.tap.v1.ZeromqSink.heartbeat:type_name -> google.protobuf.Duration
+	16, // 27: meshtap.tap.v1.ZeromqSink.ack_timeout:type_name -> google.protobuf.Duration
+	11, // 28: meshtap.tap.v1.ZeromqSink.curve:type_name -> meshtap.tap.v1.Curve
+	0,  // 29: meshtap.tap.v1.WebhookSink.mode:type_name -> meshtap.tap.v1.ContentMode
+	14, // 30: meshtap.tap.v1.WebhookSink.format:type_name -> meshtap.tap.v1.Format
+	15, // 31: meshtap.tap.v1.WebhookSink.tls:type_name -> meshtap.tap.v1.Tls
+	16, // 32: meshtap.tap.v1.WebhookSink.timeout:type_name -> google.protobuf.Duration
+	16, // 33: meshtap.tap.v1.WebhookSink.max_retry_after:type_name -> google.protobuf.Duration
+	15, // 34: meshtap.tap.v1.AlsSink.tls:type_name -> meshtap.tap.v1.Tls
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_meshtap_tap_v1_sinks_proto_init() }
@@ -1451,7 +1536,7 @@ func file_meshtap_tap_v1_sinks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meshtap_tap_v1_sinks_proto_rawDesc), len(file_meshtap_tap_v1_sinks_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
