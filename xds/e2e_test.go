@@ -348,7 +348,7 @@ func checkGoroutines(t *testing.T) {
 	stacks := strings.Split(string(b[:runtime.Stack(b, true)]), "\n\n")
 	grpc := 0
 	for _, s := range stacks {
-		if strings.Contains(s, "xds/ads.(") || strings.Contains(s, "xds.(*Manager)") || strings.Contains(s, "discovery/") {
+		if strings.Contains(s, "xds/ads.(") || strings.Contains(s, "xds.(*Manager)") || strings.Contains(s, "meshtap/discovery/") {
 			t.Errorf("left over:\n%s", s)
 		}
 		if strings.Contains(s, "google.golang.org/grpc") {

@@ -31,8 +31,16 @@ func TestEveryExtensionHasAnExample(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if more, err := os.ReadFile(filepath.Join(examples.Dir(), strings.TrimSuffix(x.Example, ".yaml")+"-resources.yaml")); err == nil {
-			b = append(b, more...) // what its control plane sends
+		// What its control plane sends, or the files that it reads.
+		name := filepath.Join(examples.Dir(), strings.TrimSuffix(x.Example, ".yaml"))
+		parts, err := filepath.Glob(filepath.Join(name, "*.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range append(parts, name+"-resources.yaml") {
+			if more, err := os.ReadFile(part); err == nil {
+				b = append(b, more...)
+			}
 		}
 		text := comments.ReplaceAllString(string(b), "")
 		for _, typ := range x.TypeURLs {

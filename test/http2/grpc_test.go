@@ -44,24 +44,48 @@ func TestGRPCInterop(t *testing.T) {
 	}
 }
 
-// grpcServer starts grpc-go's interop server and returns its port.
+// grpcServer starts grpc-go's interop server and returns its port. The server cannot choose a port itself, and another process may
+// take the one that was free: then it ends, and is tried on another.
 func grpcServer(t testing.TB) (port string) {
-	port = free(t)
 	var log bytes.Buffer
-	cmd := peer(t, "server", "--port", port)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for deadline := time.Now().Add(sidecar.Hang); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port))
-		if err == nil {
-			c.Close()
+	for range 5 {
+		port = free(t)
+		log.Reset()
+		cmd := peer(t, "server", "--port", port)
+		cmd.Stdout, cmd.Stderr = &log, &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = cmd.Wait() }()
+		t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+		if listens(t, port, ended) {
 			return port
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the interop server does not listen: %v\n%s", err, &log)
+		<-ended
+	}
+	t.Fatalf("the interop server does not listen:\n%s", &log)
+	return ""
+}
+
+// listens waits until a server listens on a port, and returns false where it ended before.
+func listens(t testing.TB, port string, ended <-chan struct{}) bool {
+	for deadline := time.Now().Add(sidecar.Hang); ; {
+		select {
+		case <-ended:
+			return false
+		case <-time.After(10 * time.Millisecond):
+		}
+		if c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", port)); err == nil {
+			c.Close()
+			select {
+			case <-ended: // it was another process that answered
+				return false
+			case <-time.After(100 * time.Millisecond):
+				return true
+			}
+		} else if time.Now().After(deadline) {
+			t.Fatalf("nothing listens on port %s: %v", port, err)
 		}
 	}
 }
