@@ -40,7 +40,7 @@ func (k *known) follow(s graph.Subscribe) {
 	}
 	for _, n := range s.Remove {
 		delete(k[s.Kind], n)
-		if collective(s.Kind) && sourcekey.Name(n) == graph.Wildcard {
+		if graph.Collective(s.Kind) && sourcekey.Name(n) == graph.Wildcard {
 			k.forget(s.Kind, sourcekey.Source(n))
 		}
 	}
@@ -48,7 +48,7 @@ func (k *known) follow(s graph.Subscribe) {
 
 // note keeps what a response brought, and drops what a full one left out.
 func (k *known) note(r graph.Response) {
-	if collective(r.Kind) {
+	if graph.Collective(r.Kind) {
 		k.noteMembers(r)
 		return
 	}

@@ -211,7 +211,7 @@ func (m *Manager) onFeed(ctx context.Context, f *feed, ev ads.Event) {
 		}
 		f.received[r.Kind] = r.Version
 		m.answered(f, r.Kind)
-		if r.Kind == mesh.KindSecret || r.Kind == mesh.KindExtension {
+		if graph.IsPart(r.Kind) {
 			m.sent = keysOf(r)
 		}
 		m.step(ctx, r)

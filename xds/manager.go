@@ -286,7 +286,7 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 		m.unsaved()
 		m.numbers.accepted(a.Kind, a.Version, time.Now())
 		m.setNumbers.answered(a.Kind, a.Source, a.Version, true)
-		if a.Kind == mesh.KindSecret || a.Kind == mesh.KindExtension {
+		if graph.IsPart(a.Kind) {
 			m.numbers.acceptedParts(a.Kind, m.sent, a.Version, time.Now())
 		}
 		if f := m.feeds[a.Source]; f != nil && a.Nonce != cacheNonce {
@@ -295,7 +295,7 @@ func (m *Manager) do(ctx context.Context, a graph.Action) {
 	case graph.Nack:
 		m.numbers.rejected(a.Kind)
 		m.setNumbers.answered(a.Kind, a.Source, "", false)
-		if a.Kind == mesh.KindSecret || a.Kind == mesh.KindExtension {
+		if graph.IsPart(a.Kind) {
 			m.numbers.rejectedParts(a.Kind, m.sent, a.Names)
 		}
 		if f := m.feeds[a.Source]; f != nil && a.Nonce != cacheNonce {

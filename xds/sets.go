@@ -10,11 +10,6 @@ import (
 	"github.com/meshtap/meshtap/xds/graph"
 )
 
-// collective reports whether resources of a kind are asked for as a whole, of each source that is named for them.
-func collective(kind mesh.ResourceKind) bool {
-	return kind == mesh.KindScope || kind == mesh.KindVirtualHost
-}
-
 // noteMembers is note for such resources. A full response speaks for its own source.
 func (k *known) noteMembers(r graph.Response) {
 	all := k[r.Kind]

@@ -47,16 +47,15 @@ func (f *circuitsFlags) run(ctx context.Context, cmd *cobra.Command, clusters []
 	}
 	answers := cli.Ask(ctx, proxies, askCircuits)
 	failed := cli.Failed(cmd.ErrOrStderr(), answers)
-	list, reached := []circuitJSON{}, false
+	list := []circuitJSON{}
 	for _, a := range answers {
-		reached = reached || a.Err == nil
 		for _, c := range a.Value {
 			if len(clusters) == 0 || slices.Contains(clusters, c.Cluster) {
 				list = append(list, c)
 			}
 		}
 	}
-	if !reached {
+	if reached(answers) == 0 {
 		return failed
 	}
 	if s.Format == cli.JSON {

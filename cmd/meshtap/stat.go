@@ -94,7 +94,7 @@ func (f *statFlags) run(ctx context.Context, cmd *cobra.Command, names []string)
 }
 
 // reached counts the proxies that answered.
-func reached(answers []cli.Answer[*sample]) (n int) {
+func reached[T any](answers []cli.Answer[T]) (n int) {
 	for _, a := range answers {
 		if a.Err == nil {
 			n++

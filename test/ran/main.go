@@ -81,7 +81,10 @@ func goTest(out io.Writer, args []string) (seen results, failed map[string]strin
 		return nil, nil, err
 	}
 	seen, failed, err = follow(out, pipe)
-	return seen, failed, errors.Join(err, cmd.Wait())
+	if ended := cmd.Wait(); err == nil { // else not all of it was read, which no second try makes good
+		err = ended
+	}
+	return seen, failed, err
 }
 
 // goTestFailed is whether go test itself ran to its end and said that tests failed.

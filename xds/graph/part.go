@@ -60,8 +60,8 @@ func compareParts(a, b partKey) int {
 	return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.key, b.key))
 }
 
-// isPart says whether the resources of a kind are parts.
-func isPart(kind mesh.ResourceKind) bool {
+// IsPart says whether the resources of a kind are parts: what listeners and clusters name beside their snapshot, see SetPart.
+func IsPart(kind mesh.ResourceKind) bool {
 	return kind == mesh.KindSecret || kind == mesh.KindExtension
 }
 

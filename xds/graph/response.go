@@ -237,7 +237,7 @@ func (m *Machine) giveUp(kind mesh.ResourceKind, name, reason string) bool {
 		m.giveUpSource(s, fmt.Sprintf("no endpoints %q: %s", sourcekey.Name(name), reason))
 		return true
 	}
-	if isPart(kind) {
+	if IsPart(kind) {
 		return m.giveUpPart(kind, name, reason)
 	}
 	if kind == mesh.KindVirtualHost {

@@ -317,7 +317,7 @@ func (p *player) view(kind mesh.ResourceKind) {
 		return r.Version + "/" + string(r.Raw)
 	}
 	views := p.m.Views(kind)
-	if isPart(kind) {
+	if IsPart(kind) {
 		views = p.m.Parts(kind)
 	}
 	for _, v := range views {

@@ -47,8 +47,8 @@ type set struct {
 	patience time.Duration
 }
 
-// collective reports whether resources of a kind make sets.
-func collective(kind mesh.ResourceKind) bool {
+// Collective reports whether resources of a kind are asked for as a whole, of each source that is named for them, and make sets.
+func Collective(kind mesh.ResourceKind) bool {
 	return kind == mesh.KindScope || kind == mesh.KindVirtualHost
 }
 

@@ -142,7 +142,7 @@ func (m *Machine) move(e *entry) {
 func (m *Machine) removals() []*entry {
 	var out []*entry
 	for _, kind := range []mesh.ResourceKind{mesh.KindListener, mesh.KindScope, mesh.KindRouteTable, mesh.KindVirtualHost} {
-		if collective(kind) {
+		if Collective(kind) {
 			for _, e := range m.leaving(kind) {
 				m.takeOut(e)
 				out = append(out, e)

@@ -120,7 +120,7 @@ func (m *Machine) inForce(kind mesh.ResourceKind, source string) int {
 		}
 		return n
 	}
-	if isPart(kind) {
+	if IsPart(kind) {
 		return m.partsFrom(kind, source)
 	}
 	for name, e := range m.entries(kind) {
