@@ -15,7 +15,7 @@ exec $PWD/bin/meshtap "\$@"
 WRAP
 chmod +x "$work/meshtap"
 
-for row in h1-1k h1-1k-8k h1-16k h1-post-64k h1-churn; do
+for row in h1-1k h1-1k-8k h1-16k h1-post-64k h1-churn h2-1k h2-h1 h2-tls-1k grpc-unary; do
 	echo "profile of $row"
 	"$bench" run -only meshtap -rows "$row" -rounds 1 -again 0 -measure 10s -meshtap "$work/meshtap" -out "$work/out" >"$work/log" 2>&1 &
 	run=$!
