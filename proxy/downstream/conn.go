@@ -217,7 +217,7 @@ func (d *conn) leave() (open bool) {
 		d.c.Reset()
 		return false
 	}
-	return follows && d.beginLinger()
+	return follows && d.beginLinger(lingerBytes)
 }
 
 // Closed implements socket.Handler.

@@ -151,9 +151,13 @@ func (d *conn2) wait(now int64) {
 func (d *conn2) leave(err error) (open bool) {
 	d.inFlight = d.h2.Streams() > 0
 	var fault *h2.ConnError
+	rest := lingerBytes
 	switch {
 	case err == h2.ErrDrained:
 	case errors.As(err, &fault):
+		if fault.Code == h2.EnhanceYourCalm {
+			rest = lingerBytesAbused
+		}
 		if d.byClient = fault.Remote; !fault.Remote {
 			d.m.numbers.Inc(d.shard, metrics.DownstreamCxProtocolError)
 		}
@@ -161,7 +165,7 @@ func (d *conn2) leave(err error) (open bool) {
 		d.byClient = true
 		return false
 	}
-	return d.beginLinger()
+	return d.beginLinger(rest)
 }
 
 // Closed implements socket.Handler.

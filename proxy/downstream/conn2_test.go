@@ -326,6 +326,22 @@ func TestHTTP2RapidReset(t *testing.T) {
 	}
 }
 
+// TestHTTP2AbuserGoesOn: a client that was cut off for what it did, and goes on to send, is not read for as long as others
+// are.
+func TestHTTP2AbuserGoesOn(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{manager: mesh.HTTPManager{DelayedCloseTimeout: 10 * hang}, routes: []*mesh.Route{direct("/", 200, "")}})
+	c := r.dial2()
+	for range 200 {
+		_ = c.WritePing(false, [8]byte{}) // the proxy is free to have gone
+	}
+	if got := c.end(); len(got) != 1 || got[0] != "0 "+http2.ErrCodeEnhanceYourCalm.String() {
+		t.Errorf("got %q", got)
+	}
+	_, _ = c.c.Write(make([]byte, lingerBytesAbused+1))
+	r.waitConns(0)
+}
+
 // TestHTTP2TunnelReset: a client that has ended its side of a tunnel, and then resets the stream, ends the tunnel.
 func TestHTTP2TunnelReset(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,8 @@
 package downstream
 
 import (
+	"runtime"
+
 	"github.com/meshtap/meshtap/internal/mono"
 	"github.com/meshtap/meshtap/proxy/inspect"
 	"github.com/meshtap/meshtap/proxy/metrics"
@@ -25,8 +27,9 @@ type link struct {
 	left      int
 }
 
-// lingerBytes is how much of what a client still sends is read away before its connection is closed.
-const lingerBytes = 1 << 20
+// lingerBytes is how much of what a client still sends is read away before its connection is closed. A client that was cut
+// off for what it did to us may send without end: reading that away costs more than all that it was cut off for.
+const lingerBytes, lingerBytesAbused = 1 << 20, 64 << 10
 
 func (d *link) draining() bool { return d.info.Owner.Draining() }
 
@@ -44,13 +47,13 @@ func (m *Manager) opened() {
 
 // beginLinger ends our side of the connection, and reads away for a moment what the client still sends: a close on unread
 // bytes would reset the connection and could take the answer with it (RFC 9112 section 9.6). That is so, too, where the
-// client has ended its side: bytes of before that may still be unread.
-func (d *link) beginLinger() (open bool) {
+// client has ended its side: bytes of before that may still be unread. It is no more than most bytes.
+func (d *link) beginLinger(most int) (open bool) {
 	delay := d.m.cfg.DelayedCloseTimeout
 	if delay <= 0 || d.c.CloseWrite() != nil {
 		return false
 	}
-	d.lingering, d.left = true, lingerBytes
+	d.lingering, d.left = true, most
 	d.c.SetExpire(mono.Now() + int64(delay))
 	return d.linger()
 }
@@ -72,6 +75,7 @@ func (d *link) linger() (open bool) {
 			return false
 		}
 		d.left -= n
+		runtime.Gosched() // the other connections' turns come in between
 	}
 	return false
 }

@@ -57,7 +57,7 @@ func peer(t testing.TB, name string, args ...string) *exec.Cmd {
 // bootstrap is a proxy that speaks codec to clients, and HTTP/2 to the port of a server on loopback. route are further
 // fields of the route's action.
 func bootstrap(codec, port, route string) string {
-	return fmt.Sprintf(`node: {id: n, cluster: c}
+	return fmt.Sprintf(`node: {id: proxy, cluster: c}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
 static_resources:
   listeners:

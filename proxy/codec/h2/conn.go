@@ -348,6 +348,10 @@ func (c *conn) inHead() bool {
 	return n > 0 && (n < 4 || frameType(c.part[3]) == frameHeaders || frameType(c.part[3]) == frameContinuation)
 }
 
+// inARow is how many frames a connection's turn handles before the others' turns and the streams' workers come in between:
+// a buffer of small frames is a millisecond of work.
+const inARow = 64
+
 // frames handles the whole frames of the buffer.
 func (c *conn) frames(w *socket.Worker) error {
 	if c.preface > 0 {
@@ -356,7 +360,7 @@ func (c *conn) frames(w *socket.Worker) error {
 		}
 	}
 	var f frame
-	for {
+	for n := 1; ; n++ {
 		size, tooLong := readFrame(c.in.Bytes(), &f)
 		if tooLong {
 			return connError(FrameSizeError, "frame too long")
@@ -367,6 +371,11 @@ func (c *conn) frames(w *socket.Worker) error {
 		c.in.Lo += size
 		if err := c.handle(w, &f); err != nil {
 			return err
+		}
+		// Not right behind a head if that can be: what would be reset by the next frame is not to be served.
+		if n > inARow && f.typ != frameHeaders || n > 2*inARow {
+			n = 0
+			runtime.Gosched()
 		}
 	}
 }
