@@ -173,7 +173,8 @@ func (t *Tap) slice(r *ring, max uint64, fill func([]byte)) (taken bool, events 
 		return false, 0
 	}
 	var failed, left uint64
-	for _, it := range b.items {
+	for i := range b.items {
+		it := &b.items[i]
 		if it.loss.count > 0 {
 			b.lose(it.loss)
 			continue

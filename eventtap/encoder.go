@@ -9,13 +9,12 @@ import (
 	"github.com/meshtap/meshtap/eventtap/event"
 )
 
-// The bounds of a batch: it is full with so many events, or so many bytes.
+// The bounds of a batch beside MaxBatch, in bytes.
 const (
-	batchEvents = 64
-	bodyBytes   = 64 << 10
-	bodyFull    = bodyBytes - event.MaxSize
-	nameBytes   = 16 << 10
-	maxNames    = 1 << 10 // those of one event
+	bodyBytes = 64 << 10
+	bodyFull  = bodyBytes - event.MaxSize
+	nameBytes = 16 << 10
+	maxNames  = 1 << 10 // those of one event
 	// flightBytes is what one batch takes of a sink's memory.
 	flightBytes = bodyBytes + nameBytes
 )
@@ -104,11 +103,11 @@ func (f *flight) reset() {
 }
 
 func (f *flight) full() bool {
-	return len(f.batch.Events) == batchEvents || len(f.body) > bodyFull || len(f.names) > nameBytes-maxNames
+	return len(f.batch.Events) == MaxBatch || len(f.body) > bodyFull || len(f.names) > nameBytes-maxNames
 }
 
 // add appends a record, or tells of a loss.
-func (c *encoder) add(f *flight, it item) {
+func (c *encoder) add(f *flight, it *item) {
 	var n number
 	var ev Event
 	var body []byte
@@ -142,7 +141,7 @@ func (c *encoder) add(f *flight, it item) {
 }
 
 // bootOf returns the boot of an item.
-func (c *encoder) bootOf(it item) []byte {
+func (c *encoder) bootOf(it *item) []byte {
 	if it.old != nil {
 		return it.old
 	}

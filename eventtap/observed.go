@@ -268,9 +268,13 @@ func (b *batcher) attempt(rec []byte) {
 
 // causes remember, for each cluster, the outcomes that a notice about it can come from. Its memory is bounded: with too
 // many clusters it forgets all of them.
-type causes map[string]*cause
+type causes struct {
+	of   map[string]*cause
+	last *cause // of the latest outcome: the next one often has the same cluster
+}
 
 type cause struct {
+	cluster             string
 	failed              uint64 // the number of the latest outcome that failed
 	clusters, endpoints []byte // the versions that served the latest
 }
@@ -279,20 +283,14 @@ const maxCauses = 1024
 
 // note takes note of an outcome. Only a failure, or the first of a cluster, is worth more than a look.
 func (c *causes) note(e *event.Event, seq uint64) {
-	if *c == nil {
-		*c = causes{}
-	}
 	cluster := e.Texts[event.Cluster]
 	if len(cluster) == 0 {
 		return
 	}
-	x := (*c)[string(cluster)]
-	if x == nil {
-		if len(*c) == maxCauses {
-			clear(*c)
-		}
-		x = &cause{}
-		(*c)[string(cluster)] = x
+	x := c.last
+	if x == nil || x.cluster != string(cluster) {
+		x = c.find(cluster)
+		c.last = x
 	}
 	if e.Failed() {
 		x.failed = seq
@@ -305,12 +303,25 @@ func (c *causes) note(e *event.Event, seq uint64) {
 	}
 }
 
+// find returns the cause of a cluster, a new one where there is none.
+func (c *causes) find(cluster []byte) *cause {
+	x := c.of[string(cluster)]
+	if x == nil {
+		if len(c.of) == maxCauses {
+			clear(c.of)
+		}
+		x = &cause{cluster: string(cluster)}
+		c.of[x.cluster] = x
+	}
+	return x
+}
+
 // link tells a notice about a cluster what came before it.
-func (c causes) link(e *event.Event, b *batcher) {
+func (c *causes) link(e *event.Event, b *batcher) {
 	if e.Kind != event.Circuit && e.Kind != event.Ejection && e.Kind != event.Health {
 		return
 	}
-	x := c[string(e.Texts[event.Cluster])]
+	x := c.of[string(e.Texts[event.Cluster])]
 	if x == nil {
 		return
 	}

@@ -37,8 +37,8 @@ func (f *filler) outcome(e *event.Event, b []byte) {
 	t[event.FailureSide] = word(sides[:], small[4])
 	t[event.CircuitState] = f.text(mesh.CircuitState(small[6]).String())
 	n[event.Fallback] = int64(small[7])
-	t[event.Method] = f.text(methods[small[8]])
-	t[event.Scheme] = f.text(schemes[small[9]])
+	t[event.Method] = word(methodWords, small[8])
+	t[event.Scheme] = word(schemeWords, small[9])
 
 	status := n[event.Status]
 	if failure := mesh.FailureKind(small[5]); failure != mesh.NoFailure {
@@ -85,6 +85,16 @@ var (
 	sides      = [...][]byte{nil, []byte("downstream"), []byte("upstream"), []byte("internal")}
 )
 
+// The names of record.go, to be borrowed.
+var methodWords, schemeWords = wordsOf(methods[:]), wordsOf(schemes[:])
+
+func wordsOf(names []string) (out [][]byte) {
+	for _, s := range names {
+		out = append(out, []byte(s))
+	}
+	return out
+}
+
 // word returns a word of a table, or nil where the table does not have it.
 func word(table [][]byte, i byte) []byte {
 	if int(i) < len(table) {
@@ -93,7 +103,7 @@ func word(table [][]byte, i byte) []byte {
 	return nil
 }
 
-// numbers are the numbers of a record in order; those that are points keep negative values, which are event.Absent.
+// numbers are the numbers of a record in order. One that is negative is left as Reset made it: 0, or event.Absent.
 var numbers = [numNumbers]event.Number{
 	1: event.Duration, 2: event.RequestEnd, 3: event.UpstreamStart, 4: event.UpstreamFirst, 5: event.UpstreamEnd,
 	6: event.UpstreamTook, 7: event.RequestBodySize, 8: event.ResponseBodySize, 9: event.RequestHeaderSize,
@@ -105,12 +115,8 @@ func (f *filler) numbers(e *event.Event, b []byte) {
 	le := binary.LittleEndian
 	e.Time = int64(le.Uint64(b[atNumbers:]))
 	for i := 1; i < numNumbers-1; i++ {
-		v := int64(le.Uint64(b[atNumbers+8*i:]))
-		switch slot := numbers[i]; {
-		case v >= 0:
-			e.Numbers[slot] = v
-		case i >= 2 && i <= 6 || slot == event.GRPCStatus:
-			e.Numbers[slot] = event.Absent
+		if v := int64(le.Uint64(b[atNumbers+8*i:])); v >= 0 {
+			e.Numbers[numbers[i]] = v
 		}
 	}
 	e.Numbers[event.ConnectionID] = int64(le.Uint64(b[atNumbers+8*(numNumbers-1):]))
@@ -120,37 +126,50 @@ func (f *filler) numbers(e *event.Event, b []byte) {
 	e.Numbers[event.ResendCount] = max(attempts-1, 0)
 }
 
+// textSlots say where the texts of a record go that go somewhere as they are.
+var textSlots = [numTexts]event.Text{
+	textListener: event.Listener, textFilterChain: event.FilterChain, textVirtualHost: event.VirtualHost, textRouteName: event.RouteName,
+	textRoute: event.Route, textCluster: event.Cluster, textDetails: event.Details, textTransportFailure: event.TransportFailure,
+	textTermination: event.Termination, textPipe: event.PeerAddress, textHostname: event.UpstreamHostname,
+	textListeners: event.ListenersVersion, textRoutes: event.RoutesVersion, textClusters: event.ClustersVersion,
+	textEndpoints: event.EndpointsVersion, textService: event.GRPCService, textMethod: event.GRPCMethod,
+}
+
 // texts fills the texts and returns what follows them.
 func (f *filler) texts(e *event.Event, b []byte) []byte {
 	lens, n := b[atLens:atLens+numTexts], atTexts
-	var s [numTexts][]byte
-	for i, l := range lens {
-		s[i] = b[n : n+int(l) : n+int(l)]
+	for _, l := range lens {
 		n += int(l)
 	}
-	if !ascii(b[atTexts:n]) {
-		for i := range s {
-			s[i] = f.valid(s[i])
+	plain, rest := ascii(b[atTexts:n]), b[n:]
+	n = atTexts
+	var locality [3][]byte
+	for i, l := range lens {
+		if l == 0 {
+			continue
+		}
+		s := b[n : n+int(l) : n+int(l)]
+		n += int(l)
+		if !plain {
+			s = f.valid(s)
+		}
+		switch i {
+		case textRegion, textZone, textSubZone:
+			locality[i-textRegion] = s
+		case textRequestID:
+			if isRequestID(s) {
+				e.Texts[event.RequestID] = s
+			}
+		case textTraceParent:
+			if isTraceParent(s) {
+				e.TraceParent = s
+			}
+		default:
+			e.Texts[textSlots[i]] = s
 		}
 	}
-	t := &e.Texts
-	t[event.Listener], t[event.FilterChain] = s[textListener], s[textFilterChain]
-	t[event.VirtualHost], t[event.RouteName] = s[textVirtualHost], s[textRouteName]
-	t[event.Route], t[event.Cluster] = s[textRoute], s[textCluster]
-	t[event.Details], t[event.TransportFailure] = s[textDetails], s[textTransportFailure]
-	t[event.Termination], t[event.UpstreamHostname] = s[textTermination], s[textHostname]
-	t[event.PeerAddress] = s[textPipe]
-	t[event.UpstreamLocality] = f.locality(s[textRegion], s[textZone], s[textSubZone])
-	t[event.ListenersVersion], t[event.RoutesVersion] = s[textListeners], s[textRoutes]
-	t[event.ClustersVersion], t[event.EndpointsVersion] = s[textClusters], s[textEndpoints]
-	if isRequestID(s[textRequestID]) {
-		t[event.RequestID] = s[textRequestID]
-	}
-	t[event.GRPCService], t[event.GRPCMethod] = s[textService], s[textMethod]
-	if isTraceParent(s[textTraceParent]) {
-		e.TraceParent = s[textTraceParent]
-	}
-	return b[n:]
+	e.Texts[event.UpstreamLocality] = f.locality(locality[0], locality[1], locality[2])
+	return rest
 }
 
 func (f *filler) locality(region, zone, sub []byte) []byte {

@@ -52,6 +52,9 @@ var tapFields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the tap and its policies honour, for documents and for tests.
+func Fields() *protofields.Table { return tapFields }
+
 // Unmarshal reads a message of Meshtap's own, and refuses fields that this version does not know. table names those that
 // it does. It is for the Parse functions of the tap and its sinks.
 func Unmarshal(b []byte, m proto.Message, table *protofields.Table) error {

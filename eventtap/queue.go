@@ -215,7 +215,8 @@ func (q *queue) next(dst []item, max int) []item {
 			dst = append(dst, item{b: c.buf[lo:hi:hi], filter: c.filters[q.filtered]})
 			q.filtered++
 		default:
-			dst = append(dst, item{b: c.buf[lo:hi:hi]})
+			dst = append(dst, item{})
+			dst[len(dst)-1].b = c.buf[lo:hi:hi] // as nearly always: an item is large, and this writes it once
 		}
 	}
 	if q.atEnd() {

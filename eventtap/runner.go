@@ -26,7 +26,7 @@ const (
 	closeGrace = time.Second
 	// rouseEvents is how many events are queued before run is roused in the middle of a round: waking it for each slice
 	// would cost more than the slice.
-	rouseEvents = 4 * batchEvents
+	rouseEvents = 4 * MaxBatch
 	// maxInFlight bounds Caps.InFlight.
 	maxInFlight = 8
 	// complainEvery is how often a failure that lasts is told, with what its cause is by then.
@@ -402,9 +402,10 @@ func (r *runner) pack(ctx context.Context, f *flight) {
 			}
 			r.taken = r.items
 		}
-		r.enc.add(f, r.items[0])
+		it := &r.items[0]
+		r.enc.add(f, it)
 		if r.sp != nil {
-			r.packed(r.items[0])
+			r.packed(it)
 		}
 		if r.items = r.items[1:]; len(r.items) == 0 && r.sp == nil {
 			r.q.mu.Lock()
@@ -420,7 +421,7 @@ func (r *runner) next(ctx context.Context) []item {
 	if r.sp != nil {
 		return r.fetch(ctx)
 	}
-	return r.q.next(r.taken[:0], batchEvents)
+	return r.q.next(r.taken[:0], MaxBatch)
 }
 
 // empty tells whether run has seen everything.

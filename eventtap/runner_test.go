@@ -161,7 +161,7 @@ func TestBatchesInFlight(t *testing.T) {
 			return true
 		}
 		tap := newTap(t, Config{}, s)
-		for n := range 10 * batchEvents {
+		for n := range 10 * MaxBatch {
 			tap.Observe(outcomeOf("x", n))
 		}
 		settled(time.Second)
@@ -196,7 +196,7 @@ func TestBatchesInFlight(t *testing.T) {
 			done(nil)
 		}
 		settled(time.Second)
-		if a := tap.Account(); a.Sinks[0].Acked != 10*batchEvents {
+		if a := tap.Account(); a.Sinks[0].Acked != 10*MaxBatch {
 			t.Errorf("%+v", a.Sinks[0])
 		}
 	})
@@ -218,11 +218,11 @@ func TestNothingOvertakes(t *testing.T) {
 			return true
 		}
 		tap := newTap(t, Config{}, s)
-		for n := range 20 * batchEvents {
+		for n := range 10 * MaxBatch {
 			tap.Observe(outcomeOf("x", n))
 		}
 		settled(10 * time.Minute)
-		if came, lost, _ := reconcile(t, s.events(t)); came != 20*batchEvents || lost != 0 {
+		if came, lost, _ := reconcile(t, s.events(t)); came != 10*MaxBatch || lost != 0 {
 			t.Errorf("%d came, %d lost", came, lost)
 		}
 		if a := tap.Account(); a.Sinks[0].Retries < 20 {

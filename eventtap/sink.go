@@ -69,6 +69,9 @@ const (
 // separate tells whether each event is a message of its own.
 func (e Encoding) separate() bool { return e == JSON || e == Proto }
 
+// MaxBatch is how many events a batch has at most.
+const MaxBatch = 128
+
 // Batch is events in order. It belongs to the runner, which lends it to the sink.
 type Batch struct {
 	Events []Event

@@ -233,7 +233,8 @@ func (r *runner) store(ctx context.Context, items []item) bool {
 func (sp *spooler) assemble(carry losses, items []item) losses {
 	sp.records, sp.scratch = sp.records[:0], sp.scratch[:0]
 	var b [lossSize]byte
-	for _, it := range items {
+	for i := range items {
+		it := &items[i]
 		if it.loss.count > 0 {
 			carry.merge(it.loss)
 			continue
@@ -464,7 +465,7 @@ func (sp *spooler) gap(out []item, boot, old []byte, next number, told uint64) [
 }
 
 // packed takes note that an item is in a flight.
-func (r *runner) packed(it item) {
+func (r *runner) packed(it *item) {
 	sp := r.sp
 	if it.loss.count > 0 {
 		return

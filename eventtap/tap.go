@@ -134,7 +134,7 @@ func New(cfg Config, deps Deps) (*Tap, error) {
 	t := &Tap{deps: deps, log: deps.Log, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{})}
 	src := source(cfg.Source, deps.Node)
-	t.batcher = batcher{boot: boot, source: src, seed: t.seed, enc: event.NewEncoder(src, boot)}
+	t.batcher = batcher{boot: boot, source: src, seed: t.seed, enc: event.NewEncoder(src, boot), causes: causes{of: map[string]*cause{}}}
 	t.live.Store(newSettings(cfg, len(deps.Local) > 0))
 	if err := t.addSinks(cfg); err != nil {
 		return nil, errors.Join(err, t.giveUp())

@@ -50,6 +50,8 @@ const (
 	Overloaded
 	LocalReset
 	InternalError
+	// Maintenance: the runtime says that the cluster gets no requests now (upstream.maintenance_mode).
+	Maintenance
 	numFailureKinds
 )
 
@@ -112,6 +114,7 @@ var failures = [numFailureKinds]FailureInfo{
 	Overloaded:              {"overloaded", FlagOM, 503, "overload"},
 	LocalReset:              {"local_reset", FlagLR, 503, "upstream_reset_before_response_started{local_reset}"},
 	InternalError:           {"internal_error", 0, 500, "internal_error"},
+	Maintenance:             {"maintenance_mode", FlagUO, 503, "maintenance_mode"},
 }
 
 // Info returns what is fixed for the kind.

@@ -144,6 +144,10 @@ type LogFilter struct {
 	GRPC     *LogGRPC
 	// HTTP lets requests through, TCP connections: the types of entries that there are.
 	HTTP, TCP bool
+	// Always lets everything through.
+	Always bool
+	// Extension is a filter of its own; its Config is what the row of package registry made.
+	Extension *Extension
 	And, Or   []*LogFilter
 }
 

@@ -104,3 +104,19 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestAttributeBytes puts every byte at every place of texts of many lengths: those that are looked at eight at a time too.
+func TestAttributeBytes(t *testing.T) {
+	t.Parallel()
+	for size := 1; size <= 20; size++ {
+		for at := range size {
+			for c := range 256 {
+				s := bytes.Repeat([]byte{'~'}, size)
+				s[at] = byte(c)
+				if want := c >= ' ' && c < 0x7f; Attribute(s) != want {
+					t.Fatalf("Attribute(%q) = %v", s, !want)
+				}
+			}
+		}
+	}
+}

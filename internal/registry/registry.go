@@ -20,6 +20,7 @@ const (
 	NetworkFilter   Category = "envoy.filters.network"
 	HTTPFilter      Category = "envoy.filters.http"
 	AccessLogger    Category = "envoy.access_loggers"
+	LogFilter       Category = "envoy.access_loggers.extension_filters"
 	LBPolicy        Category = "envoy.load_balancing_policies"
 	TransportSocket Category = "envoy.transport_sockets"
 	RetryPredicate  Category = "envoy.retry_host_predicates"

@@ -96,8 +96,10 @@ func Passes(f *mesh.LogFilter, o *mesh.Outcome) bool {
 		return o.Flags != 0
 	case f.Flags != 0:
 		return o.Flags&f.Flags != 0
-	case f.NotCheck:
+	case f.NotCheck, f.Always:
 		return true // health checks that the proxy itself answers are not outcomes
+	case f.Extension != nil:
+		return f.Extension.Config.(*Expression).Passes(o)
 	case f.Header != nil:
 		return route.MatchHeaderValue(f.Header, requestHeader(o, f.Header.Name)) == route.Yes
 	case f.Share != nil:

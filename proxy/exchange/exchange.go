@@ -440,6 +440,21 @@ func (x *Exchange) ResponseTrailer(name string) []byte {
 	return x.Trailers.Get(name)
 }
 
+// JoinedRequest, JoinedResponse and JoinedTrailer are the values of all fields of a name, with commas between them, nil where
+// there is no such field. The result is borrowed.
+func (x *Exchange) JoinedRequest(name string) []byte { return x.Request.Header.Joined(name) }
+
+// JoinedResponse is JoinedRequest for the answer.
+func (x *Exchange) JoinedResponse(name string) []byte { return x.Response.Header.Joined(name) }
+
+// JoinedTrailer is JoinedRequest for the answer's trailers.
+func (x *Exchange) JoinedTrailer(name string) []byte {
+	if x.Trailers == nil {
+		return nil
+	}
+	return x.Trailers.Joined(name)
+}
+
 var (
 	_ mesh.Headers = (*Exchange)(nil)
 	_ socket.Owner = (*Exchange)(nil)

@@ -65,6 +65,13 @@ func (e *Env) Append(dst []byte, f mesh.Format, o *mesh.Outcome, s Style) []byte
 	return dst
 }
 
+// Value appends the value of one operator as it is, without an escape. ok is false where it is unset, and then dst comes
+// back as it was.
+func (e *Env) Value(dst []byte, p *mesh.FormatPart, o *mesh.Outcome) (_ []byte, ok bool) {
+	dst, k := e.value(dst, p, o)
+	return dst, k != unset
+}
+
 // cut shortens what was appended behind at to limit bytes; 0 leaves it.
 func cut(dst []byte, at, limit int) []byte {
 	if limit > 0 && len(dst)-at > limit {

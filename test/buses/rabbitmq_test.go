@@ -44,16 +44,17 @@ func startRabbit(t *testing.T, conf string) *rabbit {
 		t.Fatal(err)
 	}
 	r.server = start(t, &server{
-		addr: "127.0.0.1:" + p[0], args: []string{"./rabbitmq.sh", r.dir, p[0], p[1], p[2]},
-		ready: func(addr string) error {
-			c, err := amqp091.Dial("amqp://tap:right@" + addr)
-			if err == nil {
-				err = c.Close()
-			}
-			return err
-		},
+		addr: "127.0.0.1:" + p[0], args: []string{"./rabbitmq.sh", r.dir, p[0], p[1], p[2]}, ready: rabbitWorks,
 	})
 	return r
+}
+
+func rabbitWorks(addr string) error {
+	c, err := amqp091.Dial("amqp://tap:right@" + addr)
+	if err == nil {
+		err = c.Close()
+	}
+	return err
 }
 
 func (r *rabbit) config(t *testing.T, exchange string) rabbitmq.Config {

@@ -88,6 +88,9 @@ func open(dir, kafkaAt string) (cases []benchCase, end func(), err error) {
 	deps := eventtap.SinkDeps{Log: zap.NewNop(), Random: func() float64 { return 0.5 }}
 	add("NATS, protobuf in batches", nats.New(nats.Config{URLs: []string{natsAt}, Stream: "BENCH", Prefix: "bench", Proto: true, Batch: true, InFlight: 4,
 		AckTimeout: 30 * time.Second, Create: &nats.Create{MaxBytes: 1 << 28, Replicas: 1, Duplicates: time.Minute, InMemory: true}}, deps), plain)
+	spooled.Spool.Dir = filepath.Join(dir, "spool-nats")
+	add("NATS, through a spool", nats.New(nats.Config{URLs: []string{natsAt}, Stream: "SPOOLED", Prefix: "spooled", Proto: true, Batch: true, InFlight: 4,
+		AckTimeout: 30 * time.Second, Create: &nats.Create{MaxBytes: 1 << 28, Replicas: 1, Duplicates: time.Minute, InMemory: true}}, deps), spooled)
 	stopKafka := func() {}
 	if kafkaAt == "" && err == nil {
 		kafkaAt, stopKafka, err = start("kafka")

@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -23,12 +24,13 @@ func main() {
 	rounds := flag.Int("rounds", 5, "how often each case has its turn")
 	count := flag.Int("events", 200_000, "events of a turn")
 	kafkaAt := flag.String("kafka", "", "a Kafka broker, host:port; the default is a fake one in another process")
+	only := flag.String("case", "", "measure only the cases with this in their names, and not the hand-over")
 	file := flag.String("json", "", "a file for the result")
 	flag.Parse()
 	if *broker != "" {
 		exit(serve(*broker))
 	}
-	exit(bench(*rounds, *count, *kafkaAt, *file))
+	exit(bench(*rounds, *count, *kafkaAt, *only, *file))
 }
 
 func exit(err error) {
@@ -60,7 +62,7 @@ type Result struct {
 	Rows         []Row
 }
 
-func bench(rounds, count int, kafkaAt, file string) error {
+func bench(rounds, count int, kafkaAt, only, file string) error {
 	dir, err := os.MkdirTemp("", "tapbench")
 	if err != nil {
 		return err
@@ -71,6 +73,7 @@ func bench(rounds, count int, kafkaAt, file string) error {
 		return err
 	}
 	defer end()
+	cases = slices.DeleteFunc(cases, func(c benchCase) bool { return c.name != "off" && !strings.Contains(c.name, only) })
 	cpus, rates := map[string][]float64{}, map[string][]float64{}
 	for round := range rounds + 1 {
 		for i := range cases {
@@ -100,11 +103,13 @@ func bench(rounds, count int, kafkaAt, file string) error {
 		}
 		r.Rows = append(r.Rows, row)
 	}
-	handOver, err := handOver()
-	if err != nil {
-		return err
+	if only == "" {
+		row, err := handOver()
+		if err != nil {
+			return err
+		}
+		r.Rows = append(r.Rows, row)
 	}
-	r.Rows = append(r.Rows, handOver)
 	show(&r)
 	if file == "" {
 		return nil

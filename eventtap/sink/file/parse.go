@@ -39,6 +39,9 @@ var fields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the sink honours, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 func parse(_ string, b []byte) (registry.Parsed, error) {
 	var m tapv1.FileSink
 	if err := eventtap.Unmarshal(b, &m, fields); err != nil {

@@ -110,7 +110,7 @@ func (s *Sink) Open(ctx context.Context) error {
 		return wrap("connect", s.explain(err))
 	}
 	js, err := jetstream.New(conn, jetstream.WithPublishAsyncTimeout(s.cfg.AckTimeout),
-		jetstream.WithPublishAsyncMaxPending(2*maxInFlight*64))
+		jetstream.WithPublishAsyncMaxPending(2*maxInFlight*eventtap.MaxBatch))
 	if err == nil {
 		err = s.explain(s.findStream(ctx, js))
 	}

@@ -34,6 +34,7 @@ type link struct {
 	mu      sync.Mutex
 	pending []slot        // what is published and not confirmed, in the order of delivery tags
 	blocked chan struct{} // closed when the broker lets publish again; nil where it does
+	nacked  time.Time     // of the first nack since the last ack; zero where there is none
 	why     error         // for which the link is gone
 }
 
@@ -187,7 +188,8 @@ func (l *link) takeReturns() {
 	}
 }
 
-// confirm takes note of what became of the first message that is pending.
+// confirm takes note of what became of the first message that is pending. A connection on which nothing but nacks came for
+// ack_timeout is given up: one that was made while a quorum queue had no leader gets no ack any more, where a new one does.
 func (l *link) confirm(c amqp091.Confirmation) {
 	l.mu.Lock()
 	if len(l.pending) == 0 {
@@ -197,12 +199,22 @@ func (l *link) confirm(c amqp091.Confirmation) {
 	}
 	p := l.pending[0]
 	l.pending[0] = slot{}
-	if l.pending = l.pending[1:]; !c.Ack {
+	l.pending = l.pending[1:]
+	stuck := false
+	if c.Ack {
+		l.nacked = time.Time{}
+		p.f.batch.Events[p.i].Sent = !p.f.isRefused(p.i)
+	} else {
 		p.f.err = errNack
-	} else if !p.f.isRefused(p.i) {
-		p.f.batch.Events[p.i].Sent = true
+		if l.nacked.IsZero() {
+			l.nacked = time.Now()
+		}
+		stuck = time.Since(l.nacked) > l.s.cfg.AckTimeout
 	}
 	l.mu.Unlock()
+	if stuck {
+		l.drop(errNack)
+	}
 	p.f.land()
 }
 

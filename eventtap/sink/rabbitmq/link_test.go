@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -115,6 +116,34 @@ func TestNack(t *testing.T) {
 	if err := <-bDone; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestNothingButNacks has a broker that takes nothing any more over one connection: it is given up, and not before time.
+func TestNothingButNacks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x := newScript(t)
+		const timeout = 5 * time.Second
+		x.s.cfg.AckTimeout = timeout
+		_, done := x.batch("a", 7)
+		tag := uint64(0)
+		for _, step := range []struct {
+			after time.Duration
+			ack   bool
+			gone  bool
+		}{{0, false, false}, {timeout, false, false}, {0, true, false}, {timeout, false, false}, {timeout, false, false}, {1, false, true}} {
+			time.Sleep(step.after)
+			tag++
+			x.confirm(amqp091.Confirmation{DeliveryTag: tag, Ack: step.ack})
+			if err := x.cause(); (err != nil) != step.gone {
+				t.Fatalf("after confirmation %d the connection is gone for %v", tag, err)
+			}
+		}
+		x.fail() // as watch does, once the connection is closed
+		if err := <-done; !errors.Is(err, eventtap.ErrReopen) || !errors.Is(err, errNack) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // TestConnectionGone ends a connection with messages that are not confirmed, for a reason that tells how large one may be.

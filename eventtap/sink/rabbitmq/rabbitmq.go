@@ -56,9 +56,9 @@ type Declare struct {
 const (
 	dialTimeout = 5 * time.Second
 	heartbeat   = 5 * time.Second
-	// maxPending is the greatest number of messages without a confirmation: 8 batches of 64. The client's channels have room
+	// maxPending is the greatest number of messages without a confirmation: 8 batches. The client's channels have room
 	// for that many, since it does not wait long for who does not listen.
-	maxPending = 8 * 64
+	maxPending = 8 * eventtap.MaxBatch
 )
 
 // Sink publishes to an exchange. Its methods are called by one goroutine; those of a connection end with Close.

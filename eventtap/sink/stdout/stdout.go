@@ -36,6 +36,9 @@ var fields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the sink honours, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 func parse(_ string, b []byte) (registry.Parsed, error) {
 	return registry.Parsed{}, eventtap.Unmarshal(b, new(tapv1.StdoutSink), fields)
 }
