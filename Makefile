@@ -98,7 +98,7 @@ pgo: build bench-peers ## Write cmd/meshtap/default.pgo anew from profiles under
 soak: ## Chaos under the race detector, of SESSIONS connections (default 20000), and grpc-go, ghz and h2load for MINUTES each (10)
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.http2 -chaos.sessions=$(SESSIONS)
 	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) test -count=1 -v -tags http2 -timeout 4h ./test/http2 -run 'Soak$$' -soak.for=$(MINUTES)m -soak.every=5s
-	SOAK=1 $(GO) test -count=1 -v -timeout 150m ./test/e2e -run '^(TestChangesUnderLoad|TestControlPlaneRestarts|TestControlPlaneOutage|TestControlPlaneDrips|TestManyResources|TestEndpointsFlip|TestClusterFlaps|TestEndpointsGoAndComeBack|TestLastEndpointsAreKept|TestListenersComeAndGoUnderLoad|TestRequestOutlivesItsListener|TestStartsFromTheDisk)$$'
+	SOAK=1 $(GO) test -count=1 -v -timeout 150m ./test/e2e -run '^(TestChangesUnderLoad|TestUpdatesUnderLoad|TestControlPlaneRestarts|TestControlPlaneOutage|TestControlPlaneDrips|TestManyResources|TestEndpointsFlip|TestClusterFlaps|TestEndpointsGoAndComeBack|TestLastEndpointsAreKept|TestListenersComeAndGoUnderLoad|TestRequestOutlivesItsListener|TestStartsFromTheDisk)$$'
 	$(GO) test -count=1 -v -timeout 30m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane|TestDrippingControlPlane|TestSameEndByEveryWay)$$'
 	$(MAKE) soak-tap
 
@@ -106,7 +106,7 @@ soak-tap: ## The long forms of the event tap's tests: outages, kills, slow and f
 	$(GO) test -count=1 -v -timeout 90m ./eventtap -run '^(TestKilled|TestOrderOfMany)$$' -kill.rounds=200 -order.events=10000000
 	$(GO) test -count=1 -timeout 30m ./eventtap/spool -run '^TestAgainstModel$$' -model.seeds=10000
 	$(GO) test -count=1 -v -timeout 10m ./eventtap/sink/kafka -run '^TestLeadersMove$$' -leader.moves=100
-	SOAK=1 $(GO) test -count=1 -v -timeout 30m ./test/e2e -run '^(TestEventAccounting|TestNothingPersonal|TestThousandWatchers)$$'
+	SOAK=1 $(GO) test -count=1 -v -timeout 30m ./test/e2e -run '^(TestEventAccounting|TestBusDownUnderRequests|TestProxyKilled|TestSlowDisk|TestNothingPersonal|TestNothingPersonalInTrailers|TestThousandWatchers)$$'
 	test/buses/install.sh $(abspath $(CACHE))/buses
 	SOAK=1 MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) test -count=1 -v -tags buses -timeout 90m ./test/buses -run '^TestFaults$$'
 
@@ -139,7 +139,7 @@ deps: ## Write docs/deps.txt anew
 	$(GO) test -count=1 ./test/rules -run TestDependencies -rewrite
 
 docs: ## Write the generated documents anew
-	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestDefaultsDoc|TestDifferencesDoc' -rewrite
+	$(GO) test -count=1 ./test/rules -run 'TestExtensionsDoc|TestCoverageDoc|TestDefaultsDoc|TestDifferencesDoc' -rewrite
 	$(GO) test -count=1 ./cmd/meshtap -run TestDocs -rewrite
 
 check: fmt staticcheck rules test ## All that a change needs before it is sent

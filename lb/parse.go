@@ -3,6 +3,9 @@
 package lb
 
 import (
+	"slices"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	clusterprovidedpb "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/cluster_provided/v3"
 	commonpb "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
 	leastrequestpb "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
@@ -10,47 +13,54 @@ import (
 	roundrobinpb "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/round_robin/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meshtap/meshtap/internal/protofields"
 	"github.com/meshtap/meshtap/internal/registry"
 )
 
+// fields says which fields of the policies' messages are honoured.
+var fields = func() *protofields.Table {
+	slowStart := protofields.Refuse("slow start is not supported; leave it out", "slow_start_config")
+	t := protofields.New()
+	t.Add(&roundrobinpb.RoundRobin{}, protofields.Honour("locality_lb_config"), slowStart)
+	t.Add(&randompb.Random{}, protofields.Honour("locality_lb_config"))
+	t.Add(&leastrequestpb.LeastRequest{},
+		protofields.Honour("choice_count", "active_request_bias", "locality_lb_config", "selection_method"),
+		protofields.Ignore("selection_method replaced it, as in Envoy", "enable_full_scan"), slowStart)
+	t.Add(&clusterprovidedpb.ClusterProvided{})
+	t.Add(&commonpb.LocalityLbConfig{},
+		protofields.Refuse("zone aware load balancing is not supported; leave it out to balance over all localities of a priority",
+			"zone_aware_lb_config"),
+		protofields.Refuse("locality weighted load balancing is not supported; leave it out to balance by the weights of endpoints",
+			"locality_weighted_lb_config"))
+	t.Add(&corepb.RuntimeDouble{}, protofields.Honour("default_value", "runtime_key"))
+	return t
+}()
+
+// Fields returns the table of the fields that the policies honour, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 // ParseRoundRobin reads the policy's message. Slow start and locality load balancing are refused by name.
 func ParseRoundRobin(_ string, b []byte) (registry.Parsed, error) {
-	m := new(roundrobinpb.RoundRobin)
-	if err := unmarshal(b, m); err != nil {
-		return registry.Parsed{}, err
-	}
-	if err := refuse(m.GetSlowStartConfig(), m.GetLocalityLbConfig()); err != nil {
-		return registry.Parsed{}, err
-	}
-	return registry.Parsed{Config: DefaultRoundRobin(), NoEffect: unknown(m)}, nil
+	return unmarshal(b, new(roundrobinpb.RoundRobin), DefaultRoundRobin())
 }
 
 // ParseRandom reads the policy's message. Locality load balancing is refused by name.
 func ParseRandom(_ string, b []byte) (registry.Parsed, error) {
-	m := new(randompb.Random)
-	if err := unmarshal(b, m); err != nil {
-		return registry.Parsed{}, err
-	}
-	if err := refuse(nil, m.GetLocalityLbConfig()); err != nil {
-		return registry.Parsed{}, err
-	}
-	return registry.Parsed{Config: DefaultRandom(), NoEffect: unknown(m)}, nil
+	return unmarshal(b, new(randompb.Random), DefaultRandom())
 }
 
-// ParseLeastRequest reads the policy's message. Slow start and locality load balancing are refused by name; the unused enable_full_scan is reported as without effect.
+// ParseLeastRequest reads the policy's message. Slow start and locality load balancing are refused by name; the unused
+// enable_full_scan is reported as without effect.
 func ParseLeastRequest(_ string, b []byte) (registry.Parsed, error) {
 	m := new(leastrequestpb.LeastRequest)
-	if err := unmarshal(b, m); err != nil {
-		return registry.Parsed{}, err
-	}
-	if err := refuse(m.GetSlowStartConfig(), m.GetLocalityLbConfig()); err != nil {
-		return registry.Parsed{}, err
+	p, err := unmarshal(b, m, nil)
+	if err != nil {
+		return p, err
 	}
 	c := DefaultLeastRequest()
 	if v := m.GetChoiceCount(); v != nil {
 		c.ChoiceCount = v.GetValue()
 	}
-	noEffect := unknown(m)
 	if v := m.GetActiveRequestBias(); v != nil {
 		c.ActiveRequestBias = v.GetDefaultValue()
 		c.BiasKey = v.GetRuntimeKey()
@@ -62,49 +72,36 @@ func ParseLeastRequest(_ string, b []byte) (registry.Parsed, error) {
 	default:
 		return registry.Parsed{}, registry.Errorf("selection_method", "is %d; allowed are N_CHOICES and FULL_SCAN", v)
 	}
-	//lint:ignore SA1019 Envoy ignores this field since selection_method replaced it; it is read in order to say so.
-	if m.EnableFullScan != nil {
-		noEffect = append(noEffect, "enable_full_scan")
-	}
-	return registry.Parsed{Config: c, NoEffect: noEffect}, c.Validate()
+	p.Config = c
+	return p, c.Validate()
 }
 
 // ParseClusterProvided reads the policy's message, which has no fields.
 func ParseClusterProvided(_ string, b []byte) (registry.Parsed, error) {
-	m := new(clusterprovidedpb.ClusterProvided)
-	if err := unmarshal(b, m); err != nil {
-		return registry.Parsed{}, err
-	}
-	return registry.Parsed{Config: DefaultClusterProvided(), NoEffect: unknown(m)}, nil
+	return unmarshal(b, new(clusterprovidedpb.ClusterProvided), DefaultClusterProvided())
 }
 
-// unmarshal reads a policy's message.
-func unmarshal(b []byte, m proto.Message) error {
+// unmarshal reads a policy's message. Unlike in other extensions, fields that this version of it does not have are reported,
+// not refused.
+func unmarshal(b []byte, m proto.Message, config any) (registry.Parsed, error) {
 	if err := proto.Unmarshal(b, m); err != nil {
-		return registry.Errorf("", "is not a valid %s: %v", m.ProtoReflect().Descriptor().FullName(), err)
+		return registry.Parsed{}, registry.Errorf("", "is not a valid %s: %v", m.ProtoReflect().Descriptor().FullName(), err)
 	}
-	return nil
-}
-
-// refuse returns an error for the parts that policies share and that change where traffic goes, but not here.
-func refuse(slowStart *commonpb.SlowStartConfig, locality *commonpb.LocalityLbConfig) error {
-	switch {
-	case slowStart != nil:
-		return registry.Errorf("slow_start_config", "slow start is not supported; leave it out")
-	case locality.GetZoneAwareLbConfig() != nil:
-		return registry.Errorf("locality_lb_config.zone_aware_lb_config",
-			"zone aware load balancing is not supported; leave it out to balance over all localities of a priority")
-	case locality.GetLocalityWeightedLbConfig() != nil:
-		return registry.Errorf("locality_lb_config.locality_weighted_lb_config",
-			"locality weighted load balancing is not supported; leave it out to balance by the weights of endpoints")
+	p := registry.Parsed{Config: config}
+	var refused error
+	unknown := fields.Walk(m, func(f protofields.Finding) {
+		if f.Class == protofields.NoEffect {
+			p.NoEffect = append(p.NoEffect, f.Path)
+		} else if refused == nil {
+			refused = registry.Errorf(f.Path, "%s", f.Why)
+		}
+	})
+	if refused != nil {
+		return registry.Parsed{}, refused
 	}
-	return nil
-}
-
-// unknown reports fields that this version of the message does not have.
-func unknown(m proto.Message) []string {
-	if len(m.ProtoReflect().GetUnknown()) > 0 {
-		return []string{"(unknown fields)"}
+	if unknown > 0 {
+		p.NoEffect = append(p.NoEffect, "(unknown fields)")
 	}
-	return nil
+	slices.Sort(p.NoEffect)
+	return p, nil
 }

@@ -411,6 +411,9 @@ func (s *Server) Clusters() []*upstream.Cluster {
 	})
 }
 
+// HasCluster reports whether there is a cluster of this name in force.
+func (s *Server) HasCluster(name string) bool { return s.live.Load().clusters[name] != nil }
+
 // Snapshot returns the snapshot in force.
 func (s *Server) Snapshot() *mesh.Snapshot {
 	s.mu.Lock()

@@ -80,9 +80,18 @@ func (s *Streams) Open(src resource.Source) (Stream, error) {
 	if src.Variant == resource.File {
 		return newFiles(src, s.b.Resource.RejectUnknown, s.log), nil
 	}
-	cfg, err := s.config(src)
+	cfg, err := s.single(src)
 	if err != nil {
 		return nil, err
+	}
+	return ads.New(cfg, s.log), nil
+}
+
+// single returns what a stream is told that brings the one type of a source.
+func (s *Streams) single(src resource.Source) (ads.Config, error) {
+	cfg, err := s.config(src)
+	if err != nil {
+		return cfg, err
 	}
 	cfg.Types = []string{typeURL(src.Kind)}
 	svc := services[src.Kind]
@@ -94,7 +103,7 @@ func (s *Streams) Open(src resource.Source) (Stream, error) {
 	default:
 		cfg.Method = svc.stream
 	}
-	return ads.New(cfg, s.log), nil
+	return cfg, nil
 }
 
 // services are the services for one type each: the gRPC methods, and the path for REST.

@@ -3,6 +3,7 @@
 package xds
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -20,27 +21,29 @@ import (
 // secure returns how TLS is spoken to a cluster of the bootstrap, for each connection anew: its files, and those of its
 // secrets, may have changed. A moment at which they do not belong together must not cost the control plane, so the last that
 // were good are used on.
-func (s *Streams) secure(c bootstrap.Static, secrets planeSecrets) func() (*tls.Config, error) {
+func (s *Streams) secure(c bootstrap.Static, secrets planeSecrets) func(context.Context) (*tls.Config, error) {
 	opt := s.b.Resource
 	opt.RejectUnknown = false // what the bootstrap was allowed is not judged again
 	decoder := resource.New(opt)
-	read := func() (*tls.Config, error) {
+	read := func(ctx context.Context) (*tls.Config, error) {
 		d, err := decoder.Decode(c.TypeURL, c.Raw, "")
 		if err != nil {
 			return nil, err
 		}
-		t, err := secrets.fill(d.Value.(*mesh.Cluster).TLS)
+		t, err := secrets.fill(ctx, d.Value.(*mesh.Cluster).TLS)
 		if err != nil {
 			return nil, err
 		}
 		return tlsconf.Client(t)
 	}
 	var mu sync.Mutex
-	last, _ := read() // what is wrong with it is told where a connection needs it
-	return func() (*tls.Config, error) {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()              // other control planes are asked where a connection needs it
+	last, _ := read(over) // and what is wrong is told there
+	return func(ctx context.Context) (*tls.Config, error) {
+		now, err := read(ctx)
 		mu.Lock()
 		defer mu.Unlock()
-		now, err := read()
 		if err == nil || last == nil {
 			last = now
 			return now, err
@@ -59,7 +62,7 @@ func (s *Streams) configClient(cfg ads.Config, src resource.Source) (ads.Config,
 	}
 	cfg.Targets = []ads.Target{target}
 	if src.Secure != nil {
-		cfg.Secure = func() (*tls.Config, error) {
+		cfg.Secure = func(context.Context) (*tls.Config, error) {
 			c, err := src.Secure()
 			if err != nil {
 				return nil, fmt.Errorf("xds: the credentials of the control plane: %w", err)

@@ -3,6 +3,7 @@
 package xds
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 
 // planeSecrets are the secrets that the cluster of a control plane names, by their keys. Each is read where it comes from, and
 // with the files that it names, for each connection.
-type planeSecrets map[string]func() (*mesh.Secret, error)
+type planeSecrets map[string]func(context.Context) (*mesh.Secret, error)
 
 // secretsOf returns the secrets of a cluster, without having read them.
 func (s *Streams) secretsOf(c bootstrap.Static, t *mesh.TLSContext) (planeSecrets, error) {
@@ -31,20 +32,27 @@ func (s *Streams) secretsOf(c bootstrap.Static, t *mesh.TLSContext) (planeSecret
 			return nil, fmt.Errorf("xds: the control plane's cluster %q: %w", c.Name, err)
 		}
 		name := sourcekey.Name(key)
-		if src.Variant == resource.File {
-			out[key] = func() (*mesh.Secret, error) { return s.secretFrom(src, name) }
-		} else {
-			out[key] = func() (*mesh.Secret, error) { return s.staticSecret(name) }
+		switch {
+		case src.ID == "":
+			out[key] = func(context.Context) (*mesh.Secret, error) { return s.staticSecret(name) }
+		case src.Variant == resource.File:
+			out[key] = func(context.Context) (*mesh.Secret, error) { return s.secretFrom(src, name) }
+		default:
+			cfg, err := s.single(src)
+			if err != nil {
+				return nil, err
+			}
+			out[key] = func(ctx context.Context) (*mesh.Secret, error) { return s.fetch(ctx, cfg, src, name) }
 		}
 	}
 	return out, nil
 }
 
 // fill puts the secrets in the place of their names.
-func (p planeSecrets) fill(t *mesh.TLSContext) (*mesh.TLSContext, error) {
+func (p planeSecrets) fill(ctx context.Context, t *mesh.TLSContext) (*mesh.TLSContext, error) {
 	var certificates []*mesh.Secret
 	for _, key := range t.CertificateSecrets {
-		c, err := p[key]()
+		c, err := p[key](ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -53,7 +61,7 @@ func (p planeSecrets) fill(t *mesh.TLSContext) (*mesh.TLSContext, error) {
 	var validation *mesh.Secret
 	if t.ValidationSecret != "" {
 		var err error
-		if validation, err = p[t.ValidationSecret](); err != nil {
+		if validation, err = p[t.ValidationSecret](ctx); err != nil {
 			return nil, err
 		}
 	}

@@ -147,6 +147,15 @@ func (t *Table) Class(fd protoreflect.FieldDescriptor) Class {
 	return Refused
 }
 
+// Messages returns the messages that have rules, in the order of Add. Those without fields have no Rows.
+func (t *Table) Messages() []protoreflect.MessageDescriptor {
+	var out []protoreflect.MessageDescriptor
+	for _, m := range t.order {
+		out = append(out, m.desc)
+	}
+	return out
+}
+
 // Row is one line of a table, for documents.
 type Row struct {
 	Message, Field string

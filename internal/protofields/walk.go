@@ -8,6 +8,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/meshtap/meshtap/internal/invariant"
 )
 
 // Finding is a set field that is not honoured.
@@ -22,7 +24,12 @@ type Finding struct {
 
 // Walk finds the set fields of m and of the messages in it that are not honoured, and returns how many fields the
 // wire held that the message types do not know. It does not look into Any. The cost is linear in the set fields.
+// That m has no rules, so that all of it would be refused, is a programming error; it panics where invariants are checked.
 func (t *Table) Walk(m proto.Message, found func(Finding)) (unknown int) {
+	if invariant.On {
+		name := m.ProtoReflect().Descriptor().FullName()
+		invariant.Check(t.messages[name] != nil, "protofields: %s is read and no table names it", name)
+	}
 	w := walker{table: t, found: found}
 	w.message(m.ProtoReflect())
 	return w.unknown

@@ -19,6 +19,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
+	"github.com/meshtap/meshtap/internal/invariant"
 	"github.com/meshtap/meshtap/internal/protofields"
 )
 
@@ -116,6 +117,19 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// TestWalkWithoutRules: a message that is read and that nobody made rules for is found by the tests of its reader.
+func TestWalkWithoutRules(t *testing.T) {
+	t.Parallel()
+	defer func() {
+		if broken := recover() != nil; broken != invariant.On {
+			t.Errorf("panicked: %v; invariants are checked: %v", broken, invariant.On)
+		}
+	}()
+	if _, unknown := find(&corev3.Locality{}); unknown != 0 {
+		t.Errorf("%d unknown fields", unknown)
+	}
+}
+
 // TestWalkCountsUnknown counts fields that the message types do not have, at every depth.
 func TestWalkCountsUnknown(t *testing.T) {
 	t.Parallel()
@@ -140,6 +154,9 @@ func TestUncovered(t *testing.T) {
 func TestRowsAndClass(t *testing.T) {
 	t.Parallel()
 	tab := table()
+	if got := tab.Messages(); len(got) != 5 || got[1].Name() != "ClusterLoadAssignment" {
+		t.Errorf("the messages are %v", got)
+	}
 	rows := map[string]protofields.Row{}
 	for _, r := range tab.Rows() {
 		rows[r.Message+"."+r.Field] = r

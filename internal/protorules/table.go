@@ -10,7 +10,9 @@
 package protorules
 
 import (
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -40,29 +42,36 @@ func NewTable() *Table { return &Table{plans: map[protoreflect.FullName]*plan{}}
 // Any. The cost is linear in the fields of the messages that are set.
 func (t *Table) Check(m proto.Message, found func(Violation) (more bool)) {
 	w := walker{table: t, found: found}
-	w.message(m.ProtoReflect())
+	w.message(m.ProtoReflect(), t.plan(m.ProtoReflect()))
 }
 
-func (t *Table) plan(d protoreflect.MessageDescriptor) *plan {
+func (t *Table) plan(m protoreflect.Message) *plan {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.plans[d.FullName()]
+	name := m.Descriptor().FullName()
+	p := t.plans[name]
 	if p == nil {
-		p = newPlan(d)
-		t.plans[d.FullName()] = p
+		p = newPlan(m.Type().Zero())
+		t.plans[name] = p
 	}
 	return p
 }
 
 // plan is what there is to check in a message type.
 type plan struct {
-	fields []fieldPlan
+	// fields are by index in the descriptor; nil where there is nothing to check.
+	fields []*fieldPlan
+	// needed are those of fields that break a rule where they are not set.
+	needed []*fieldPlan
 	// oneofs are those of which one field has to be set.
 	oneofs []protoreflect.OneofDescriptor
 }
 
 type fieldPlan struct {
-	fd protoreflect.FieldDescriptor
+	fd   protoreflect.FieldDescriptor
+	name string
+	// of is the plan of the messages in the field, nil until the first one comes.
+	of atomic.Pointer[plan]
 	// required says that the message must be set.
 	required bool
 	// wrapper says that the checks are about the one field of the message, such as an UInt32Value's.
@@ -78,14 +87,21 @@ type fieldPlan struct {
 // check returns what is wrong with a value, "" for nothing.
 type check func(v protoreflect.Value) string
 
-func newPlan(d protoreflect.MessageDescriptor) *plan {
-	p := &plan{}
+// newPlan makes the plan of a message type of its empty message.
+func newPlan(empty protoreflect.Message) *plan {
+	d := empty.Descriptor()
+	p := &plan{fields: make([]*fieldPlan, d.Fields().Len())}
 	if flag(d.Options(), "validate.disabled") || flag(d.Options(), "validate.ignored") {
 		return p
 	}
-	for i := range d.Fields().Len() {
-		if f := newFieldPlan(d.Fields().Get(i)); f.matters() {
-			p.fields = append(p.fields, f)
+	for i := range p.fields {
+		f := newFieldPlan(d.Fields().Get(i))
+		if !f.matters() {
+			continue
+		}
+		p.fields[i] = f
+		if f.needed(empty.Get(f.fd)) {
+			p.needed = append(p.needed, f)
 		}
 	}
 	for i := range d.Oneofs().Len() {
@@ -100,8 +116,16 @@ func (f *fieldPlan) matters() bool {
 	return f.required || f.into || f.unique || len(f.checks)+len(f.items)+len(f.keys) > 0
 }
 
-func newFieldPlan(fd protoreflect.FieldDescriptor) fieldPlan {
-	f := fieldPlan{fd: fd}
+// needed says whether a field breaks a rule where it is not set and has its zero value.
+func (f *fieldPlan) needed(zero protoreflect.Value) bool {
+	if f.fd.HasPresence() {
+		return f.required && f.fd.ContainingOneof() == nil
+	}
+	return slices.ContainsFunc(f.checks, func(c check) bool { return c(zero) != "" })
+}
+
+func newFieldPlan(fd protoreflect.FieldDescriptor) *fieldPlan {
+	f := &fieldPlan{fd: fd, name: string(fd.Name())}
 	of := fd.Message() // of a map: of its values
 	if fd.IsMap() {
 		of = fd.MapValue().Message()
@@ -127,19 +151,19 @@ func (f *fieldPlan) rules(all protoreflect.Message, of protoreflect.MessageDescr
 			f.checks = append(f.checks, lengths(r, "min_items", "max_items", "item(s)", "items", listLen)...)
 			f.unique = isSet(r, "unique")
 			if items := sub(r, "items"); items != nil {
-				item := fieldPlan{fd: f.fd, into: f.into}
+				item := &fieldPlan{fd: f.fd, into: f.into}
 				item.rules(items, of)
 				f.items, f.into, f.wrapper = item.checks, item.into, item.wrapper
 			}
 		case "map":
 			f.checks = append(f.checks, lengths(r, "min_pairs", "max_pairs", "pair(s)", "pairs", mapLen)...)
 			if keys := sub(r, "keys"); keys != nil {
-				key := fieldPlan{fd: f.fd.MapKey()}
+				key := &fieldPlan{fd: f.fd.MapKey()}
 				key.rules(keys, nil)
 				f.keys = key.checks
 			}
 			if values := sub(r, "values"); values != nil {
-				value := fieldPlan{fd: f.fd.MapValue(), into: f.into}
+				value := &fieldPlan{fd: f.fd.MapValue(), into: f.into}
 				value.rules(values, of)
 				f.items, f.into, f.wrapper = value.checks, value.into, value.wrapper
 			}

@@ -24,14 +24,19 @@ func (w *walker) report(v Violation) {
 	}
 }
 
-func (w *walker) message(m protoreflect.Message) {
-	p := w.table.plan(m.Descriptor())
-	for i := range p.fields {
-		if w.done {
-			return
+// message checks a message: the fields that are set and, of those that are not, the ones that have to be.
+func (w *walker) message(m protoreflect.Message, p *plan) {
+	for _, f := range p.needed {
+		if !m.Has(f.fd) {
+			w.missing(m, f)
 		}
-		w.field(m, &p.fields[i])
 	}
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if f := p.fields[fd.Index()]; f != nil {
+			w.field(f, v)
+		}
+		return !w.done
+	})
 	for _, o := range p.oneofs {
 		if m.WhichOneof(o) == nil {
 			w.report(Violation{Oneof: o, Reason: "value is required"})
@@ -39,28 +44,39 @@ func (w *walker) message(m protoreflect.Message) {
 	}
 }
 
-// field checks one field of a message. A field that knows whether it is set is checked where it is; others also where they
-// have their zero value.
-func (w *walker) field(m protoreflect.Message, f *fieldPlan) {
-	set := m.Has(f.fd)
-	mark := len(w.path)
-	defer func() { w.path = w.path[:mark] }()
+// missing reports a field that is not set. One that does not know whether it is set breaks rules with its zero value.
+func (w *walker) missing(m protoreflect.Message, f *fieldPlan) {
+	mark := w.enter(f)
+	if f.fd.HasPresence() {
+		w.report(Violation{Field: f.fd, Reason: "value is required"})
+	} else {
+		w.run(f, f.checks, m.Get(f.fd))
+	}
+	w.path = w.path[:mark]
+}
+
+// enter adds a field to the path, and returns how long that was before.
+func (w *walker) enter(f *fieldPlan) (mark int) {
+	mark = len(w.path)
 	if mark > 0 {
 		w.path = append(w.path, '.')
 	}
-	w.path = append(w.path, f.fd.Name()...)
+	w.path = append(w.path, f.name...)
+	return mark
+}
+
+// field checks a field that is set.
+func (w *walker) field(f *fieldPlan, v protoreflect.Value) {
+	mark := w.enter(f)
 	switch {
-	case f.fd.HasPresence() && !set:
-		if f.required && f.fd.ContainingOneof() == nil {
-			w.report(Violation{Field: f.fd, Reason: "value is required"})
-		}
 	case f.fd.IsList():
-		w.list(f, m.Get(f.fd))
+		w.list(f, v)
 	case f.fd.IsMap():
-		w.entries(f, m.Get(f.fd))
+		w.entries(f, v)
 	default:
-		w.value(f, f.checks, m.Get(f.fd))
+		w.value(f, f.checks, v)
 	}
+	w.path = w.path[:mark]
 }
 
 // value checks a single value.
@@ -70,9 +86,16 @@ func (w *walker) value(f *fieldPlan, checks []check, v protoreflect.Value) {
 		v = m.Get(m.Descriptor().Fields().Get(0))
 	}
 	w.run(f, checks, v)
-	if f.into {
-		w.message(v.Message())
+	if !f.into {
+		return
 	}
+	m := v.Message()
+	p := f.of.Load()
+	if p == nil {
+		p = w.table.plan(m)
+		f.of.Store(p)
+	}
+	w.message(m, p)
 }
 
 func (w *walker) run(f *fieldPlan, checks []check, v protoreflect.Value) {
@@ -88,7 +111,10 @@ func (w *walker) list(f *fieldPlan, v protoreflect.Value) {
 	if !f.unique && !f.into && len(f.items) == 0 {
 		return
 	}
-	seen := map[any]bool{}
+	var seen map[any]bool
+	if f.unique {
+		seen = map[any]bool{}
+	}
 	mark := len(w.path)
 	for i := range v.List().Len() {
 		if w.done {

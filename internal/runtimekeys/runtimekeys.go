@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package runtimekeys names the keys of the runtime that are read without a configuration that names them: those of
-// Envoy's own that have a meaning here (Envoy, "Cluster manager: Runtime", "Circuit breaking: Runtime", "Router: Runtime").
-// Package proxy/upstream reads them, package xds/layered tells which values are read by nobody.
+// Envoy's own that have a meaning here (Envoy, "Cluster manager: Runtime", "Circuit breaking: Runtime", "Router: Runtime",
+// "Health checking: Runtime"). Packages proxy/upstream and proxy/health read them, package xds/layered tells which values
+// are read by nobody.
 package runtimekeys
 
 import "strings"
@@ -24,6 +25,10 @@ const (
 	MaxEjection        = "outlier_detection.max_ejection_time_ms"
 	EjectionJitter     = "outlier_detection.max_ejection_time_jitter_ms"
 	MaxEjectionPercent = "outlier_detection.max_ejection_percent"
+
+	HealthMinInterval   = "health_check.min_interval"
+	HealthMaxInterval   = "health_check.max_interval"
+	HealthVerifyCluster = "health_check.verify_cluster"
 )
 
 // The settings of a circuit breaker, for Limit.
@@ -36,7 +41,10 @@ const (
 	BudgetMin      = "retry_budget.min_retry_concurrency"
 )
 
-const limits = "circuit_breakers."
+const (
+	limits      = "circuit_breakers."
+	maintenance = "upstream.maintenance_mode."
+)
 
 // priorities are the names of the routing priorities, by mesh.Priority.
 var priorities = [...]string{"default", "high"}
@@ -46,23 +54,30 @@ func Limit(cluster string, priority int, setting string) string {
 	return limits + cluster + "." + priorities[priority] + "." + setting
 }
 
-// Read reports whether a key is one of these, whatever its cluster.
-func Read(key string) bool {
+// Maintenance returns the key of the share of a cluster's requests that are refused.
+func Maintenance(cluster string) string { return maintenance + cluster }
+
+// Of reports whether a key is one of these, and of which cluster: "" is said of those of all clusters.
+func Of(key string) (cluster string, ok bool) {
 	switch key {
 	case PanicThreshold, RetryBackOff, UseRetry, Consecutive5xx, ConsecutiveGateway, ConsecutiveLocal, Enforcing5xx,
-		EnforcingGateway, EnforcingLocal, OutlierInterval, BaseEjection, MaxEjection, EjectionJitter, MaxEjectionPercent:
-		return true
+		EnforcingGateway, EnforcingLocal, OutlierInterval, BaseEjection, MaxEjection, EjectionJitter, MaxEjectionPercent,
+		HealthMinInterval, HealthMaxInterval, HealthVerifyCluster:
+		return "", true
+	}
+	if cluster, ok = strings.CutPrefix(key, maintenance); ok {
+		return cluster, cluster != ""
 	}
 	rest, ok := strings.CutPrefix(key, limits)
 	if !ok {
-		return false
+		return "", false
 	}
 	for _, setting := range [...]string{MaxConnections, MaxPending, MaxRequests, MaxRetries, BudgetPercent, BudgetMin} {
 		for _, priority := range priorities {
 			if cluster, ok := strings.CutSuffix(rest, "."+priority+"."+setting); ok && cluster != "" {
-				return true
+				return cluster, true
 			}
 		}
 	}
-	return false
+	return "", false
 }

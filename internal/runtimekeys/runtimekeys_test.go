@@ -8,23 +8,31 @@ import (
 	"github.com/meshtap/meshtap/internal/runtimekeys"
 )
 
-func TestRead(t *testing.T) {
+func TestOf(t *testing.T) {
 	t.Parallel()
-	for key, want := range map[string]bool{
-		"upstream.healthy_panic_threshold":                              true,
-		"upstream.maintenance_mode.web":                                 false,
-		"outlier_detection.interval_ms":                                 true,
-		"outlier_detection.success_rate_stdev_factor":                   false,
-		"circuit_breakers.web.default.max_requests":                     true,
-		"circuit_breakers.a.default.b.high.retry_budget.budget_percent": true,
-		"circuit_breakers.web.low.max_requests":                         false,
-		"circuit_breakers.web.default.max_connection_pools":             false,
-		"circuit_breakers..default.max_requests":                        false,
-		"circuit_breakers.default.max_requests":                         false,
-		"max_requests":                                                  false,
+	for key, want := range map[string]string{ // "*" is all clusters, "" no key
+		"upstream.healthy_panic_threshold":                              "*",
+		"upstream.maintenance_mode.web":                                 "web",
+		"upstream.maintenance_mode.a.b":                                 "a.b",
+		"upstream.maintenance_mode.":                                    "",
+		"outlier_detection.interval_ms":                                 "*",
+		"outlier_detection.success_rate_stdev_factor":                   "",
+		"health_check.verify_cluster":                                   "*",
+		"health_check.interval":                                         "",
+		"circuit_breakers.web.default.max_requests":                     "web",
+		"circuit_breakers.a.default.b.high.retry_budget.budget_percent": "a.default.b",
+		"circuit_breakers.web.low.max_requests":                         "",
+		"circuit_breakers.web.default.max_connection_pools":             "",
+		"circuit_breakers..default.max_requests":                        "",
+		"circuit_breakers.default.max_requests":                         "",
+		"max_requests":                                                  "",
 	} {
-		if got := runtimekeys.Read(key); got != want {
-			t.Errorf("%s: %v, want %v", key, got, want)
+		cluster, ok := runtimekeys.Of(key)
+		if ok && cluster == "" {
+			cluster = "*"
+		}
+		if cluster != want || ok != (want != "") {
+			t.Errorf("%s: %q, %v, want %q", key, cluster, ok, want)
 		}
 	}
 	if got := runtimekeys.Limit("web", 1, runtimekeys.MaxRetries); got != "circuit_breakers.web.high.max_retries" {

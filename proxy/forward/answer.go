@@ -90,7 +90,7 @@ func (c *Call) failWith(f *mesh.Failure, status int) {
 	}
 	body := c.words(f)
 	x.Answer(status, i.Details, []byte(body))
-	if f.Kind == mesh.Overflow || f.Kind == mesh.CircuitOpen {
+	if f.Kind == mesh.Overflow || f.Kind == mesh.CircuitOpen || f.Kind == mesh.Maintenance {
 		x.Response.Header.AddString(hdrOverloaded, "true")
 	}
 	if f.Kind != mesh.NoRoute {
@@ -130,6 +130,7 @@ var resets = map[mesh.FailureKind]string{
 var bodies = map[mesh.FailureKind]string{
 	mesh.NoHealthyHost:           "no healthy upstream",
 	mesh.CircuitOpen:             "circuit open",
+	mesh.Maintenance:             "maintenance mode",
 	mesh.RequestTimeout:          "upstream request timeout",
 	mesh.PerTryTimeout:           "upstream request timeout",
 	mesh.StreamIdleTimeout:       "stream timeout",

@@ -147,6 +147,10 @@ func (c *Call) forward(a *mesh.RouteAction) {
 		c.failWith(f, a.NotFoundStatus)
 		return
 	}
+	if c.cluster.Maintenance(x.Random()) {
+		c.fail(&mesh.Failure{Kind: mesh.Maintenance, Side: mesh.SideInternal})
+		return
+	}
 	c.policy = c.prepare()
 	c.plan = circuit.NewPlan(c.policy, c.cluster.Resources(a.Priority))
 	if c.policy != nil && c.policy.SkipPreviousHosts {

@@ -48,6 +48,7 @@ type rig struct {
 	router   *Router
 	clusters map[string]*upstream.Cluster
 	numbers  *metrics.HTTP
+	runtime  mesh.RuntimeValues // of the clusters that are added
 }
 
 func (r *rig) Cluster(name string) *upstream.Cluster { return r.clusters[name] }
@@ -91,7 +92,7 @@ func (r *rig) add(name string, change func(*mesh.Cluster), addrs ...string) *ups
 		change(cfg)
 	}
 	c := upstream.New(cfg, &upstream.Deps{
-		Log: zap.NewNop(), Engine: r.engine, Stats: r.reg, Notifier: r, Policies: registry.Builders(lb.Rows()), Dials: r.dials,
+		Log: zap.NewNop(), Engine: r.engine, Stats: r.reg, Notifier: r, Policies: registry.Builders(lb.Rows()), Dials: r.dials, Runtime: r.runtime,
 	}, nil)
 	r.clusters[name] = c
 	return c

@@ -41,6 +41,8 @@ type Deps struct {
 	Stats *metrics.HealthCheck
 	// Random returns a random number. It is called from many goroutines.
 	Random func() uint64
+	// Runtime bounds the waits and says whether service names count; nil says nothing.
+	Runtime mesh.RuntimeValues
 	// Source is the local address of TCP connections; the zero value leaves it to the system.
 	Source netip.AddrPort
 	// Dial connects, in place of a dialer with Source, where it is not nil. It must return when ctx ends.
@@ -119,7 +121,7 @@ func newAsker(ctx context.Context, cfg *mesh.HealthCheck, t *Target, d *Deps) as
 	}
 	l := &link{dial: dialer(d, t.Address.Network(), address(cfg, t)), reuse: cfg.ReuseConnection}
 	if cfg.HTTP != nil {
-		l.exchange = httpExchange(cfg.HTTP, buildRequest(cfg.HTTP, t))
+		l.exchange = httpExchange(cfg.HTTP, d, buildRequest(cfg.HTTP, t))
 	} else {
 		l.exchange = tcpExchange(cfg.TCP)
 	}
@@ -143,6 +145,9 @@ func (c *Checker) run(ctx context.Context) {
 	defer c.asker.shut()
 	random := c.deps.Random
 	wait := firstWait(c.state.cfg, random())
+	if wait > 0 {
+		wait = c.deps.bounded(wait)
+	}
 	for sleep(ctx, wait) {
 		c.deps.Stats.Inc(0, metrics.HealthCheckAttempt)
 		a := c.check(ctx)
@@ -154,7 +159,7 @@ func (c *Checker) run(ctx context.Context) {
 		c.report(Result{
 			Healthy: c.state.healthy, Changed: changed, First: first, Degraded: c.state.degraded, Reason: a.reason,
 		})
-		wait = c.state.wait(c.traffic.Load(), [2]uint64{random(), random()})
+		wait = c.deps.bounded(c.state.wait(c.traffic.Load(), [2]uint64{random(), random()}))
 	}
 }
 

@@ -90,7 +90,7 @@ func addHeader(l *header.List, a *mesh.HeaderAdd) {
 }
 
 // httpExchange returns the exchange of an HTTP check.
-func httpExchange(h *mesh.HTTPHealthCheck, request []byte) exchange {
+func httpExchange(h *mesh.HTTPHealthCheck, d *Deps, request []byte) exchange {
 	return func(s *stream) answer {
 		if request == nil {
 			return answer{verdict: unreachable, reason: unsendable}
@@ -99,13 +99,13 @@ func httpExchange(h *mesh.HTTPHealthCheck, request []byte) exchange {
 		if _, err := s.Write(request); err != nil {
 			return s.failed("write")
 		}
-		return readAnswer(h, s)
+		return readAnswer(h, d, s)
 	}
 }
 
 // readAnswer reads the answer and judges it. The body is read because an answer that breaks off is none; from maxBody
 // on, enough of it has come.
-func readAnswer(h *mesh.HTTPHealthCheck, s *stream) answer {
+func readAnswer(h *mesh.HTTPHealthCheck, d *Deps, s *stream) answer {
 	r := bufio.NewReaderSize(s, maxHead)
 	resp := fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseResponse(resp)
@@ -126,18 +126,18 @@ func readAnswer(h *mesh.HTTPHealthCheck, s *stream) answer {
 		isDegraded = isDegraded || header.EqualFold(name, degradedHeader)
 	}
 	status := resp.StatusCode()
-	a := judge(h, status, isDegraded, string(resp.Header.Peek(serviceHeader)))
+	a := judge(h, d, status, isDegraded, string(resp.Header.Peek(serviceHeader)))
 	a.keep = !large && !resp.ConnectionClose() && status != fasthttp.StatusSwitchingProtocols && r.Buffered() == 0
 	return a
 }
 
 // judge decides about an answer by its status and what its headers say.
-func judge(h *mesh.HTTPHealthCheck, status int, isDegraded bool, service string) answer {
+func judge(h *mesh.HTTPHealthCheck, d *Deps, status int, isDegraded bool, service string) answer {
 	expected := status == fasthttp.StatusOK
 	if len(h.Expected) > 0 {
 		expected = within(h.Expected, status)
 	}
-	named := h.ServiceName != nil
+	named := h.ServiceName != nil && d.verifies()
 	switch {
 	case !expected && within(h.Retriable, status):
 		return answer{verdict: retriable, reason: "status " + strconv.Itoa(status)}

@@ -70,7 +70,7 @@ func httpAsker2(cfg *mesh.HealthCheck, t *Target, d *Deps) *http2Asker {
 	a.invalid = !sendable(&q.Header, h.Path, host)
 	a.judge = func(r *reply) answer {
 		l := &r.head.Header
-		return judge(h, r.head.Status, l.Has(degradedHeader), string(l.Get(serviceHeader)))
+		return judge(h, d, r.head.Status, l.Has(degradedHeader), string(l.Get(serviceHeader)))
 	}
 	return a
 }

@@ -147,7 +147,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			got := judge(&tc.check, tc.status, tc.degraded, tc.service)
+			got := judge(&tc.check, &Deps{}, tc.status, tc.degraded, tc.service)
 			named := tc.check.ServiceName != nil && tc.status == 200
 			if want := (answer{verdict: tc.want, reason: tc.reason, named: named}); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
@@ -186,7 +186,7 @@ func (c *scripted) Read(p []byte) (int, error) {
 // ask makes one exchange with a scripted connection.
 func ask(h *mesh.HTTPHealthCheck, first, more string) (answer, *stream) {
 	s := &stream{Conn: &scripted{first: []byte(first), more: []byte(more)}}
-	return httpExchange(h, []byte("request"))(s), s
+	return httpExchange(h, &Deps{}, []byte("request"))(s), s
 }
 
 func TestReadAnswer(t *testing.T) {

@@ -20,6 +20,9 @@ const (
 // fields says which fields of the three messages are honoured.
 var fields = coverage()
 
+// Fields returns the table of the fields that the filters honour, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 func coverage() *protofields.Table {
 	t := protofields.New()
 	t.Add(&dstpb.OriginalDst{})

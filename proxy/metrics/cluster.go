@@ -84,6 +84,8 @@ const (
 	UpstreamRqRetryOverflow
 	// UpstreamRqRetryLimitExceeded: a request was not repeated once more because it had been often enough. By ObserveHTTP.
 	UpstreamRqRetryLimitExceeded
+	// UpstreamRqMaintenanceMode: a request was refused because the cluster is in maintenance. By ObserveHTTP.
+	UpstreamRqMaintenanceMode
 	// MembershipTotal, MembershipHealthy and MembershipDegraded are the hosts there are, those that health checks and
 	// outlier detection leave, and the degraded ones. By upstream.
 	MembershipTotal
@@ -167,6 +169,7 @@ var clusterSchema = &stats.Schema{
 		UpstreamRqTxReset:                   {Name: "upstream_rq_tx_reset"},
 		UpstreamRqRetrySuccess:              {Name: "upstream_rq_retry_success"},
 		UpstreamRqRetryOverflow:             {Name: "upstream_rq_retry_overflow"},
+		UpstreamRqMaintenanceMode:           {Name: "upstream_rq_maintenance_mode"},
 		UpstreamRqRetryLimitExceeded:        {Name: "upstream_rq_retry_limit_exceeded"},
 		MembershipTotal:                     {Name: "membership_total", Kind: stats.Gauge},
 		MembershipHealthy:                   {Name: "membership_healthy", Kind: stats.Gauge},
@@ -247,6 +250,8 @@ func (c *Cluster) observeFailure(shard uint32, k mesh.FailureKind, side mesh.Sid
 		c.Inc(shard, UpstreamCxNoneHealthy)
 	case mesh.Overflow:
 		c.Inc(shard, UpstreamRqPendingOverflow)
+	case mesh.Maintenance:
+		c.Inc(shard, UpstreamRqMaintenanceMode)
 	case mesh.RequestTimeout:
 		c.Inc(shard, UpstreamRqTimeout)
 	case mesh.PerTryTimeout:

@@ -23,7 +23,7 @@ func (c *Cluster) startCheck(h *Host) {
 		h.checked.Store(checkPending)
 	}
 	deps := health.Deps{
-		Log: c.deps.Log, Stats: c.numbers.health, Random: rand.Uint64, Source: c.Config.BindSource,
+		Log: c.deps.Log, Stats: c.numbers.health, Random: rand.Uint64, Runtime: c.deps.Runtime, Source: c.Config.BindSource,
 		Engine: c.deps.Engine, HTTP2: c.pools.H2,
 	}
 	c.secureCheck(&deps)

@@ -132,9 +132,13 @@ func TestActiveChecks(t *testing.T) {
 	if got[0] != addr+" 1>2 active_check" || got[1] != addr+" 2>1 active_check" {
 		t.Errorf("told %v", got)
 	}
+	listed := c.Hosts()[0].Endpoint()
 	c.SetEndpoints(&mesh.EndpointSet{Version: "2"})
 	if got := attempt(t, c, 200); got != addr {
 		t.Errorf("removed while its checks pass: %s", got)
+	}
+	if e := c.Hosts()[0].Endpoint(); e == listed || e.Address != listed.Address {
+		t.Errorf("what stays of %v holds the set that it was in", e.Address)
 	}
 	well.Store(false)
 	until(t, "the host has gone", func() bool { return len(c.Hosts()) == 0 })

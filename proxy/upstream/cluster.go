@@ -78,6 +78,8 @@ type Cluster struct {
 	numbers numbers
 	// used says that there has been a request, which active checks want to know.
 	used atomic.Bool
+	// maintenance is the share of requests in percent that the runtime has refused.
+	maintenance atomic.Uint32
 
 	now atomic.Pointer[state]
 	// originals are the hosts of an original-destination cluster by netip.AddrPort, for picks without a lock.
@@ -86,6 +88,7 @@ type Cluster struct {
 	mu       sync.Mutex
 	hosts    map[mesh.Address]*Host // guarded by mu
 	set      *mesh.EndpointSet      // guarded by mu: what discovery said last
+	merges   uint64                 // guarded by mu: how often it said something
 	tickAt   int64                  // guarded by mu: when outlier detection looks next
 	closed   bool                   // guarded by mu
 	heir     *Cluster               // guarded by mu: the successor, which has the pools

@@ -31,14 +31,16 @@ type Host struct {
 	check *health.Checker // nil where there is none
 	// gone says that discovery has removed the host, and it stays only because its checks pass.
 	gone bool
+	// merge is the last Cluster.merges in which the host was there.
+	merge uint64
 	// used is when an original-destination host was picked last (mono).
 	used atomic.Int64
 }
 
-// info is what discovery says of a host.
+// info is what discovery says of a host: parts of its EndpointSet, which is immutable.
 type info struct {
-	endpoint mesh.Endpoint
-	group    mesh.LocalityGroup
+	endpoint *mesh.Endpoint
+	group    *mesh.LocalityGroup
 }
 
 // hostNumbers are what /clusters tells of a host.
@@ -56,10 +58,20 @@ const (
 )
 
 // Endpoint returns what discovery says of the host.
-func (h *Host) Endpoint() *mesh.Endpoint { return &h.info.Load().endpoint }
+func (h *Host) Endpoint() *mesh.Endpoint { return h.info.Load().endpoint }
 
 // Group returns the host's locality, priority and locality weight.
-func (h *Host) Group() mesh.LocalityGroup { return h.info.Load().group }
+func (h *Host) Group() mesh.LocalityGroup { return *h.info.Load().group }
+
+// stay marks a host that discovery has removed. Its info becomes a copy: one host must not hold a whole set that was replaced.
+func (h *Host) stay() {
+	if h.gone {
+		return
+	}
+	h.gone = true
+	e, g := *h.Endpoint(), h.Group()
+	h.info.Store(&info{&e, &g})
+}
 
 // Cluster returns the host's cluster.
 func (h *Host) Cluster() *Cluster { return h.cluster }

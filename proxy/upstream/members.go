@@ -40,30 +40,29 @@ func (c *Cluster) SetEndpoints(set *mesh.EndpointSet) {
 
 // merge brings the hosts in line with set, and returns the number of hosts that came or left.
 func (c *Cluster) merge(set *mesh.EndpointSet) (changes int) {
-	seen := make(map[mesh.Address]bool, len(c.hosts))
+	c.merges++
 	for i := range set.Localities {
 		l := &set.Localities[i]
 		for j := range l.Endpoints {
 			e := &l.Endpoints[j]
-			if seen[e.Address] {
+			h := c.hosts[e.Address]
+			if h != nil && h.merge == c.merges {
 				continue // an address is one host, the first mention decides
 			}
-			seen[e.Address] = true
-			h := c.hosts[e.Address]
 			if h == nil || h.pools.tcp == nil || h.info.Load() == nil {
 				changes++
 				h = c.host(e.Address, h)
 			}
-			h.gone = false
-			c.update(h, e, l.LocalityGroup)
+			h.gone, h.merge = false, c.merges
+			c.update(h, &info{e, &l.LocalityGroup})
 		}
 	}
 	for addr, h := range c.hosts {
-		if seen[addr] {
+		if h.merge == c.merges {
 			continue
 		}
 		if h.info.Load() != nil && c.stays(h) {
-			h.gone = true
+			h.stay()
 			continue
 		}
 		changes++
@@ -102,10 +101,10 @@ func (c *Cluster) complete(h *Host) *Host {
 }
 
 // update takes in what discovery says of a host.
-func (c *Cluster) update(h *Host, e *mesh.Endpoint, g mesh.LocalityGroup) {
-	old := h.info.Load()
-	h.info.Store(&info{*e, g})
-	if old == nil || checkedBy(&old.endpoint) != checkedBy(e) {
+func (c *Cluster) update(h *Host, in *info) {
+	old, e := h.info.Load(), in.endpoint
+	h.info.Store(in)
+	if old == nil || checkedBy(old.endpoint) != checkedBy(e) {
 		c.startCheck(h)
 	}
 	if old != nil && old.endpoint.Health != e.Health {

@@ -92,7 +92,7 @@ func TestHealthIsCombined(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			h := &Host{outlier: &circuit.HostState{}}
-			h.info.Store(&info{endpoint: mesh.Endpoint{Health: tc.discovery}})
+			h.info.Store(&info{endpoint: &mesh.Endpoint{Health: tc.discovery}, group: &mesh.LocalityGroup{}})
 			h.checked.Store(tc.check)
 			if tc.ejected {
 				o := circuit.NewOutlier(mesh.Outlier{Consecutive5xx: 1, Enforcing5xx: 100, MaxEjectionPercent: 100, BaseEjection: time.Hour, MaxEjection: time.Hour})

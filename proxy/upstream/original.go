@@ -41,7 +41,7 @@ func (c *Cluster) original(to netip.AddrPort) *Host {
 			return nil
 		}
 		h = c.host(addr, h)
-		h.info.Store(&info{endpoint: mesh.Endpoint{Address: addr, Weight: 1}})
+		h.info.Store(&info{endpoint: &mesh.Endpoint{Address: addr, Weight: 1}, group: &mesh.LocalityGroup{}})
 		if c.closed || c.heir != nil {
 			h.pools.drain() // nobody closes what this cluster keeps any more
 		} else {

@@ -37,6 +37,7 @@ func (c *Cluster) tune() bool {
 		c.res[p].SetLimits(c.limits(p))
 		c.res[p].SetRetries(backOff, retries)
 	}
+	c.maintenance.Store(percent(values, runtimekeys.Maintenance(c.Config.Name), 0))
 	if c.outlier != nil {
 		o := outlierRules(values, *c.Config.Outlier)
 		c.outlier.SetConfig(o)
@@ -48,6 +49,13 @@ func (c *Cluster) tune() bool {
 		c.panicThreshold = float64(min(v, 100))
 	}
 	return c.panicThreshold != was
+}
+
+// Maintenance reports whether a request is to be refused because the cluster is in maintenance, as the runtime says for all
+// requests or for a share. rnd is random.
+func (c *Cluster) Maintenance(rnd uint64) bool {
+	share := c.maintenance.Load()
+	return share != 0 && uint32(rnd%100) < share
 }
 
 // limits returns the thresholds of a priority as they are now.

@@ -135,3 +135,27 @@ func TestTuneOutlier(t *testing.T) {
 		t.Errorf("interval %s, want %s", c.interval, rules.Interval)
 	}
 }
+
+// TestTuneMaintenance: the share of requests that are refused follows the runtime, for the cluster that a key names.
+func TestTuneMaintenance(t *testing.T) {
+	t.Parallel()
+	r, v := newRig(t), &values{}
+	r.deps.Runtime = v
+	c := r.cluster(config(), a)
+	for _, step := range []struct {
+		key  string
+		n    float64
+		want int // of 200
+	}{{c.Config.Name, 25, 50}, {c.Config.Name, 1000, 200}, {"other", 100, 0}, {c.Config.Name, 0, 0}} {
+		v.set(c, map[string]float64{"upstream.maintenance_mode." + step.key: step.n})
+		got := 0
+		for rnd := range uint64(200) {
+			if c.Maintenance(rnd) {
+				got++
+			}
+		}
+		if got != step.want {
+			t.Errorf("with %v for %s: %d of 200 are refused, want %d", step.n, step.key, got, step.want)
+		}
+	}
+}

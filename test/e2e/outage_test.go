@@ -12,7 +12,9 @@ import (
 
 	clusterpb "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostspb "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -100,7 +102,19 @@ func ejecting(endpoints []netip.AddrPort) map[string][]types.Resource {
 		MaxEjectionPercent: wrapperspb.UInt32(100), EnforcingSuccessRate: wrapperspb.UInt32(0),
 	}
 	r := routeTo("/", "c")
-	r.GetRoute().RetryPolicy = &routepb.RetryPolicy{RetryOn: "connect-failure,reset", NumRetries: wrapperspb.UInt32(4)}
+	previous, err := anypb.New(&previoushostspb.PreviousHostsPredicate{})
+	if err != nil {
+		panic(err)
+	}
+	// As istiod sends it, and one more try than endpoints can be dead: where none is asked twice, one that lives is found.
+	r.GetRoute().RetryPolicy = &routepb.RetryPolicy{
+		RetryOn: "connect-failure,reset", NumRetries: wrapperspb.UInt32(5),
+		RetryHostPredicate: []*routepb.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routepb.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: previous},
+		}},
+		HostSelectionRetryMaxAttempts: 5,
+	}
 	return map[string][]types.Resource{
 		fakexds.ClusterType: {c}, fakexds.EndpointType: {fakexds.Endpoints("c", endpoints...)},
 		fakexds.RouteType: {&routepb.RouteConfiguration{Name: "r", VirtualHosts: []*routepb.VirtualHost{{

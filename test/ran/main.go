@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command ran runs go test with the given arguments, prints what go test prints, and then holds docs/coverage.md against
+// Command ran runs go test with the given arguments, prints what go test prints, and then holds docs/features.md against
 // it: a row that is said to work names tests, and those of the packages that were tested must have run and passed. A test
 // that was skipped or renamed makes the row a lie.
 //
@@ -44,13 +44,13 @@ func run(out io.Writer, args []string) (code int) {
 	}
 	var rows []row
 	if !norows {
-		doc, err := os.ReadFile("docs/coverage.md")
+		doc, err := os.ReadFile("docs/features.md")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "ran:", err, "(run it at the root of the project)")
 			return 1
 		}
 		if rows, err = parse(string(doc)); err != nil {
-			fmt.Fprintln(os.Stderr, "ran: docs/coverage.md:", err)
+			fmt.Fprintln(os.Stderr, "ran: docs/features.md:", err)
 			return 1
 		}
 	}
@@ -63,7 +63,7 @@ func run(out io.Writer, args []string) (code int) {
 		code = tryAgain(out, args, seen, failed)
 	}
 	for _, lie := range compare(rows, seen) {
-		fmt.Fprintln(os.Stderr, "docs/coverage.md:", lie)
+		fmt.Fprintln(os.Stderr, "docs/features.md:", lie)
 		code = 1
 	}
 	return code

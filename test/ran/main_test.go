@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-const doc = "# Coverage\n\n| feature | state | tests | missing |\n|---|---|---|---|\n"
+const doc = "# What works\n\n| feature | state | tests | missing |\n|---|---|---|---|\n"
 
 func TestParse(t *testing.T) {
 	t.Parallel()

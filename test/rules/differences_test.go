@@ -38,7 +38,6 @@ var absentStats = []reason{
 	{`cluster\.[^.]+\.lb_(zone|local_cluster|recalculate_zone).*`, "routing by zone is not there"},
 	{`cluster\.[^.]+\.assignment_(stale|timeout_received|use_cached)`, "`endpoint_stale_after` is not there"},
 	{`cluster\.[^.]+\.upstream_rq_retry_backoff_ratelimited`, "`rate_limited_retry_back_off` is not there"},
-	{`cluster\.[^.]+\.upstream_rq_maintenance_mode`, "the runtime key `upstream.maintenance_mode.<cluster>` is not read"},
 	{`cluster_manager\..*merge.*`, "updates of endpoints are not held back to be merged"},
 	{`(.*\.)?http1\.(.*underscores.*|metadata_not_supported_error|response_flood)`, "the settings and frames that these count are not there for HTTP/1.1"},
 	{`(.*\.)?watchdog_.*|.*workers_pinned|.*main_thread\..*|.*accepted_per_socket_event`, "there are no worker threads"},
@@ -61,7 +60,7 @@ func TestDifferencesDoc(t *testing.T) {
 
 Generated from what a real Envoy and Meshtap answered for the same configuration and the same requests
 (`+"`test/interop`"+`, which is held against Envoy by `+"`make interop`"+`). It covers the examples `+"`static.yaml`"+` and `+"`ads.yaml`"+`: what is not
-listed is the same there. Other differences: the [defaults](defaults.md), and what is [not there yet](coverage.md).
+listed is the same there. Other differences: the [defaults](defaults.md), and what is [not there yet](features.md).
 
 ## Endpoints and their parameters
 

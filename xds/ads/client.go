@@ -43,8 +43,8 @@ type Config struct {
 	// Metadata is sent with the stream, as header names and values in turn.
 	Metadata []string
 	// Secure returns how TLS is spoken with the targets, for each connection anew; nil is plain text. The application protocol
-	// is set here.
-	Secure func() (*tls.Config, error)
+	// is set here. It may ask others, and fails then when its context ends.
+	Secure func(context.Context) (*tls.Config, error)
 	// Tokens returns more of Metadata, for each stream anew; nil is none.
 	Tokens func() ([]string, error)
 	// MaxResponseBytes bounds one response; 0 means DefaultMaxResponseBytes.

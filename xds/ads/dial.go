@@ -32,7 +32,7 @@ func dialer(cfg Config) opener {
 		if t.Network == "unix" {
 			name = "localhost" // a path is not an authority
 		}
-		secure, err := newChannel(cfg, t)
+		secure, err := newChannel(ctx, cfg, t)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -57,11 +57,11 @@ func dialer(cfg Config) opener {
 }
 
 // newChannel returns the TLS of a connection, nil where it is to be plain text.
-func newChannel(cfg Config, t Target) (*channel, error) {
+func newChannel(ctx context.Context, cfg Config, t Target) (*channel, error) {
 	if cfg.Secure == nil {
 		return nil, nil
 	}
-	config, err := cfg.Secure()
+	config, err := cfg.Secure(ctx)
 	if err != nil {
 		return nil, err
 	}

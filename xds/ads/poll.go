@@ -59,7 +59,7 @@ func poller(cfg Config) opener {
 
 // dialSecure opens a connection and makes its TLS.
 func dialSecure(ctx context.Context, d net.Dialer, cfg Config, t Target) (net.Conn, error) {
-	config, err := cfg.Secure()
+	config, err := cfg.Secure(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@
 package ads_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -81,7 +82,7 @@ func (p pki) context() *mesh.TLSContext {
 	return c
 }
 
-func (p pki) secure() (*tls.Config, error) { return tlsconf.Client(p.context()) }
+func (p pki) secure(context.Context) (*tls.Config, error) { return tlsconf.Client(p.context()) }
 
 func (p pki) issue(t *testing.T, uri string, changes ...testcert.Change) *testcert.Pair {
 	return p.authority.Issue(t, "cp.example", append(changes, testcert.URI(uri))...)
@@ -168,7 +169,7 @@ func TestRogue(t *testing.T) {
 	t.Run("no files", func(t *testing.T) {
 		t.Parallel()
 		s, target := serve(t, "tcp", "127.0.0.1:0", 1)
-		gone := func() (*tls.Config, error) { return nil, errors.New("the file has gone") }
+		gone := func(context.Context) (*tls.Config, error) { return nil, errors.New("the file has gone") }
 		refused(t, run(t, ads.Config{Targets: []ads.Target{target}, Secure: gone}), "the file has gone")
 		token := func() ([]string, error) { return nil, errors.New("the token has gone") }
 		refused(t, run(t, ads.Config{Targets: []ads.Target{target}, Tokens: token}), "the token has gone")
@@ -220,8 +221,8 @@ func TestSecureAnew(t *testing.T) {
 	p := newPKI(t)
 	_, target := serveTLS(t, "tcp", "127.0.0.1:0", p.server(p.issue(t, "spiffe://mesh/cp")))
 	var calls atomic.Int32
-	secure := func() (*tls.Config, error) {
-		c, err := p.secure()
+	secure := func(ctx context.Context) (*tls.Config, error) {
+		c, err := p.secure(ctx)
 		if calls.Add(1) == 1 {
 			c.Certificates = nil // as before the certificate was there
 		}

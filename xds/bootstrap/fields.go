@@ -68,7 +68,7 @@ func addFields(t *protofields.Table) {
 	t.Add(&regexv3.GoogleRE2{})
 	t.Add(&overloadv3.OverloadManager{}, protofields.Honour("resource_monitors"),
 		protofields.Ignore("connections are counted as they come", "refresh_interval"),
-		protofields.Refuse("Meshtap sheds load by rules of its own, by the memory limit of the process", "actions",
+		protofields.Refuse("Meshtap bounds connections, streams, heads and bodies each by a limit of its own (docs/defaults.md)", "actions",
 			"loadshed_points", "buffer_factory_config"))
 	t.Add(&overloadv3.ResourceMonitor{}, protofields.Honour("name", "typed_config"))
 	t.Add(&connectionsv3.DownstreamConnectionsConfig{}, protofields.Honour("max_active_downstream_connections"))

@@ -11,26 +11,37 @@ import (
 	"github.com/meshtap/meshtap/xds/resource"
 )
 
-// SecretSource returns where a secret comes from that the cluster of a control plane names by its key: a file, or the zero
-// value where it stands in the bootstrap. From elsewhere it cannot come, since that is another control plane, or this one.
+// SecretSource returns where a secret comes from that the cluster of a control plane names by its key: a file, another control
+// plane, or the zero value where it stands in the bootstrap. It cannot come over a cluster that needs it first.
 func (c *Config) SecretSource(cluster Static, key string) (src resource.Source, err error) {
 	name, id := sourcekey.Split(key)
-	const allowed = "the cluster of a control plane takes secrets from files (sds_config.path_config_source) and from static_resources.secrets"
-	switch i := slices.IndexFunc(cluster.Refs.Sources, func(s resource.Source) bool { return s.ID == id }); {
-	case id == sourcekey.Static:
+	const allowed = "the cluster of a control plane takes secrets from files (sds_config.path_config_source), from static_resources.secrets " +
+		"and from another control plane (sds_config.api_config_source)"
+	if id == sourcekey.Static {
 		return src, nil
-	case i >= 0:
-		src = cluster.Refs.Sources[i]
-	case c.Dynamic != nil && c.Dynamic.ADS != nil:
-		src = *c.Dynamic.ADS // what has no source of its own comes over it
 	}
-	switch {
-	case src.Variant == resource.File:
-		return src, nil
-	case src.Cluster == cluster.Name:
-		return src, fmt.Errorf("the secret %q would come over the cluster %q, which cannot connect without it; %s", name, cluster.Name, allowed)
+	i := slices.IndexFunc(cluster.Refs.Sources, func(s resource.Source) bool { return s.ID == id })
+	if i < 0 {
+		return src, fmt.Errorf("the secret %q comes over %s, which may need it first; %s", name, resource.ADS, allowed)
 	}
-	return src, fmt.Errorf("the secret %q comes over %s; %s", name, src.Variant, allowed)
+	src = cluster.Refs.Sources[i]
+	if src.Cluster != "" && c.needs(src.Cluster, cluster.Name, map[string]bool{}) {
+		return src, fmt.Errorf("the secret %q would come over the cluster %q, which cannot connect without it; %s", name, src.Cluster, allowed)
+	}
+	return src, nil
+}
+
+// needs says whether a cluster is another one, or takes a secret from it, be it by way of others. seen are those that were
+// looked at.
+func (c *Config) needs(cluster, other string, seen map[string]bool) bool {
+	if cluster == other || seen[cluster] {
+		return cluster == other
+	}
+	seen[cluster] = true
+	i := slices.IndexFunc(c.Clusters, func(s Static) bool { return s.Name == cluster })
+	return i >= 0 && slices.ContainsFunc(c.Clusters[i].Refs.Sources, func(s resource.Source) bool {
+		return s.Kind == mesh.KindSecret && s.Cluster != "" && c.needs(s.Cluster, other, seen)
+	})
 }
 
 // planeSecrets checks that the clusters of control planes can have their secrets.

@@ -279,8 +279,9 @@ func TestWhatNobodyReads(t *testing.T) {
 	r, reg := layered.New(), stats.NewRegistry(stats.Options{})
 	r.Publish(reg)
 	values := map[string]layered.Value{}
-	for _, k := range []string{"canary", "cannary", "envoy.reloadable_features.x", "upstream.maintenance_mode.a",
-		"health_check.named", "upstream.healthy_panic_threshold", "circuit_breakers.a.default.max_retries"} {
+	for _, k := range []string{"canary", "cannary", "envoy.reloadable_features.x", "upstream.use_http3",
+		"health_check.named", "upstream.healthy_panic_threshold", "circuit_breakers.a.default.max_retries",
+		"upstream.maintenance_mode.a", "upstream.maintenance_mode.b"} {
 		values[k] = layered.Parse("1")
 	}
 	if err := r.Configure([]layered.Layer{{Name: "s", Values: values}}); err != nil {
@@ -299,8 +300,12 @@ func TestWhatNobodyReads(t *testing.T) {
 		t.Errorf("%v, want %s", got, want)
 	}
 	inert, unread := r.Idle()
-	if got, want := fmt.Sprint(inert, unread), "[envoy.reloadable_features.x upstream.maintenance_mode.a] [cannary]"; got != want {
+	if got, want := fmt.Sprint(inert, unread), "[envoy.reloadable_features.x upstream.use_http3] [cannary]"; got != want {
 		t.Errorf("idle: %s, want %s", got, want)
+	}
+	r.SetClusters(func(name string) bool { return name == "a" })
+	if _, unread := r.Idle(); fmt.Sprint(unread) != "[cannary upstream.maintenance_mode.b]" {
+		t.Errorf("unread, where there is the cluster a: %s", unread)
 	}
 }
 

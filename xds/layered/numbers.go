@@ -83,14 +83,17 @@ func (r *Runtime) adminActive() int64 {
 }
 
 // Idle returns the keys, sorted, that have a value and change nothing: inert are those of Envoy that are known to mean
-// nothing here, unread those that no configuration has named so far, which may be misspelt.
+// nothing here, unread those that no configuration has named so far, or whose cluster there is not: they may be misspelt.
 func (r *Runtime) Idle() (inert, unread []string) {
 	s := r.now.Load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name := range s.final {
+		cluster, read := runtimekeys.Of(name)
 		switch {
-		case r.asked[name] || runtimekeys.Read(name):
+		case r.asked[name] || read && (cluster == "" || r.isCluster == nil || r.isCluster(cluster)):
+		case read:
+			unread = append(unread, name)
 		case Inert(name):
 			inert = append(inert, name)
 		default:
@@ -112,7 +115,7 @@ var inertPrefixes = [...]string{
 
 // Inert reports whether a key is one of Envoy's own that is not read here, unless a configuration names it.
 func Inert(name string) bool {
-	if runtimekeys.Read(name) {
+	if _, read := runtimekeys.Of(name); read {
 		return false
 	}
 	for _, p := range inertPrefixes {

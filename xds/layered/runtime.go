@@ -51,6 +51,8 @@ type Runtime struct {
 	asked map[string]bool
 	// told are called after each change.
 	told []func()
+	// isCluster reports whether there is a cluster of this name; nil where nobody knows.
+	isCluster func(name string) bool
 }
 
 // snapshot is the values at one moment. It does not change.
@@ -159,6 +161,14 @@ func (r *Runtime) Told(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.told = append(r.told, f)
+}
+
+// SetClusters says which clusters there are, so that keys of others are known to be read by nobody. f must not call the
+// Runtime.
+func (r *Runtime) SetClusters(f func(name string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.isCluster = f
 }
 
 // Generation implements mesh.RuntimeValues.

@@ -56,6 +56,17 @@ func (s *scope) logFilter(p *at, m *accesslogv3.AccessLogFilter) *mesh.LogFilter
 		for _, status := range x.GrpcStatusFilter.GetStatuses() {
 			f.GRPC.Statuses |= 1 << status
 		}
+	case *accesslogv3.AccessLogFilter_MetadataFilter:
+		// Nothing here sets dynamic metadata, so the key is never found.
+		f.Always = boolOr(x.MetadataFilter.GetMatchIfKeyNotFound(), true)
+		s.notef(p.field("metadata_filter"), "nothing here sets dynamic metadata, so match_if_key_not_found decides: it %s", lets[f.Always])
+	case *accesslogv3.AccessLogFilter_TraceableFilter:
+		s.notef(p.field("traceable_filter"), "nothing is traced here, so it %s", lets[false])
+	case *accesslogv3.AccessLogFilter_ExtensionFilter:
+		xp := p.field("extension_filter").field("typed_config")
+		if ext, ok := s.extension(xp, registry.LogFilter, x.ExtensionFilter.GetName(), x.ExtensionFilter.GetTypedConfig(), false); ok {
+			f.Extension = &ext
+		}
 	case *accesslogv3.AccessLogFilter_LogTypeFilter:
 		types, exclude := x.LogTypeFilter.GetTypes(), x.LogTypeFilter.GetExclude()
 		f.HTTP = slices.Contains(types, accesslogdata.AccessLogType_DownstreamEnd) != exclude
@@ -63,6 +74,8 @@ func (s *scope) logFilter(p *at, m *accesslogv3.AccessLogFilter) *mesh.LogFilter
 	}
 	return f
 }
+
+var lets = map[bool]string{true: "lets everything through", false: "lets nothing through"}
 
 // logShare reads a share. Without one, nothing is logged until the runtime says how much.
 func (s *scope) logShare(m *accesslogv3.RuntimeFilter) *mesh.LogShare {
@@ -109,10 +122,11 @@ func addAccessLogFields(t *protofields.Table) {
 	t.Add(&accesslogv3.AccessLog{}, protofields.Honour("name", "filter", "typed_config"))
 	t.Add(&accesslogv3.AccessLogFilter{},
 		protofields.Honour("status_code_filter", "duration_filter", "not_health_check_filter", "and_filter", "or_filter",
-			"header_filter", "response_flag_filter", "runtime_filter", "grpc_status_filter", "log_type_filter"),
-		protofields.Refuse("nothing is traced here, so the log would be empty", "traceable_filter"),
-		protofields.Refuse("nothing here sets dynamic metadata", "metadata_filter"),
-		protofields.Refuse("there are no filters that are extensions, such as those in CEL", "extension_filter"))
+			"header_filter", "response_flag_filter", "runtime_filter", "grpc_status_filter", "log_type_filter", "metadata_filter",
+			"traceable_filter", "extension_filter"))
+	t.Add(&accesslogv3.MetadataFilter{}, protofields.Honour("match_if_key_not_found"), protofields.Opaque("matcher"))
+	t.Add(&accesslogv3.TraceableFilter{})
+	t.Add(&accesslogv3.ExtensionFilter{}, protofields.Honour("name", "typed_config"))
 	t.Add(&accesslogv3.RuntimeFilter{}, protofields.Honour("runtime_key", "percent_sampled", "use_independent_randomness"))
 	t.Add(&accesslogv3.GrpcStatusFilter{}, protofields.Honour("statuses", "exclude"))
 	t.Add(&accesslogv3.LogTypeFilter{}, protofields.Honour("types", "exclude"))

@@ -113,6 +113,7 @@ func (s *scope) upstreamHTTP1(p *at, m *corev3.Http1ProtocolOptions) {
 			s.notef(p.field(field), "it is a connection manager's option, as in Envoy")
 		}
 	}
+	s.headerCase(p.field("header_key_format"), m.GetHeaderKeyFormat())
 	if m.GetSendFullyQualifiedUrl() {
 		s.errorf(p.field("send_fully_qualified_url"), "requests are sent with a path; leave it out")
 	}

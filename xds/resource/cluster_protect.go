@@ -106,19 +106,9 @@ func (s *scope) outlier(p *at, m *clusterv3.OutlierDetection) *mesh.Outlier {
 	return o
 }
 
-// rateEjection refuses ejection by success rate and failure percentage, unless it is switched off: then the numbers
-// beside the switch mean nothing in Envoy either.
+// rateEjection refuses numbers for ejection by success rate, unless that is switched off: then they mean nothing in Envoy
+// either.
 func (s *scope) rateEjection(p *at, m *clusterv3.OutlierDetection) {
-	for field, v := range map[string]*wrapperspb.UInt32Value{
-		"enforcing_success_rate":                    m.GetEnforcingSuccessRate(),
-		"enforcing_local_origin_success_rate":       m.GetEnforcingLocalOriginSuccessRate(),
-		"enforcing_failure_percentage":              m.GetEnforcingFailurePercentage(),
-		"enforcing_failure_percentage_local_origin": m.GetEnforcingFailurePercentageLocalOrigin(),
-	} {
-		if v.GetValue() != 0 {
-			s.errorf(p.field(field), "ejection by success rate or failure percentage is not supported; supported: 0")
-		}
-	}
 	if m.GetEnforcingSuccessRate() != nil {
 		return
 	}
@@ -150,10 +140,11 @@ func addProtectionFields(t *protofields.Table) {
 			"split_external_local_origin_errors", "consecutive_local_origin_failure",
 			"enforcing_consecutive_local_origin_failure", "max_ejection_time", "max_ejection_time_jitter",
 			"successful_active_health_check_uneject_host", "always_eject_one_host"),
+		protofields.Refuse("ejection by success rate or failure percentage is not supported; supported: 0",
+			"enforcing_success_rate=0", "enforcing_local_origin_success_rate=0", "enforcing_failure_percentage=0",
+			"enforcing_failure_percentage_local_origin=0"),
 		// These are refused unless their switch is off.
-		protofields.Opaque("enforcing_success_rate", "success_rate_minimum_hosts", "success_rate_request_volume",
-			"success_rate_stdev_factor", "enforcing_local_origin_success_rate", "enforcing_failure_percentage",
-			"enforcing_failure_percentage_local_origin"),
+		protofields.Opaque("success_rate_minimum_hosts", "success_rate_request_volume", "success_rate_stdev_factor"),
 		protofields.Ignore(unused, "failure_percentage_threshold", "failure_percentage_minimum_hosts",
 			"failure_percentage_request_volume"),
 		protofields.Refuse("outlier monitor plug-ins are not supported", "monitors"),

@@ -240,6 +240,9 @@ func (s *scope) resource(kind mesh.ResourceKind, b []byte) any {
 			return c
 		}
 	case mesh.KindEndpoints:
+		if set, ok := s.plainEndpoints(b); ok {
+			return set
+		}
 		m := &endpointv3.ClusterLoadAssignment{}
 		if s.read(nil, b, m) {
 			return s.endpoints(nil, m)

@@ -26,20 +26,8 @@ func FuzzEndpoints(f *testing.F) { fuzz(f, "endpoints.yaml") }
 // accepted is accepted again in the same way.
 func fuzz(f *testing.F, name string) {
 	k := kinds[name]
-	scripts, err := filepath.Glob("testdata/*/*.txtar")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, script := range scripts {
-		ar, err := txtar.ParseFile(script)
-		if err != nil {
-			f.Fatal(err)
-		}
-		for _, file := range ar.Files {
-			if file.Name == name {
-				f.Add(serialize(f, k.message(), file.Data))
-			}
-		}
+	for _, b := range seeds(f, name) {
+		f.Add(b)
 	}
 	d := resource.New(resource.Options{
 		Parsers:             resourcetest.Parsers(),
@@ -67,4 +55,24 @@ func fuzz(f *testing.F, name string) {
 			t.Fatalf("two values:\n%s\n%s", a, b)
 		}
 	})
+}
+
+// seeds are the resources of a kind that the scripts hold.
+func seeds(f *testing.F, name string) (out [][]byte) {
+	scripts, err := filepath.Glob("testdata/*/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, script := range scripts {
+		ar, err := txtar.ParseFile(script)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range ar.Files {
+			if file.Name == name {
+				out = append(out, serialize(f, kinds[name].message(), file.Data))
+			}
+		}
+	}
+	return out
 }

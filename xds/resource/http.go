@@ -122,10 +122,16 @@ func (s *scope) http1(p *at, h *mesh.HTTPManager, m *corev3.Http1ProtocolOptions
 
 // headerCase accepts the one format of header names that there is: as they came.
 func (s *scope) headerCase(p *at, m *corev3.Http1ProtocolOptions_HeaderKeyFormat) {
-	f := m.GetStatefulFormatter()
-	if f != nil && !isType(unwrap(f.GetTypedConfig()), &casev3.PreserveCaseFormatterConfig{}) {
-		s.errorf(p.field("stateful_formatter"), "not supported: header names go on as they came; use PreserveCaseFormatterConfig, or leave it out")
+	if m.GetStatefulFormatter() == nil {
+		return
 	}
+	p = p.field("stateful_formatter")
+	c, t := &casev3.PreserveCaseFormatterConfig{}, unwrap(m.GetStatefulFormatter().GetTypedConfig())
+	if !isType(t, c) {
+		s.errorf(p, "not supported: header names go on as they came; use PreserveCaseFormatterConfig, or leave it out")
+		return
+	}
+	s.message(p.field("typed_config"), t, c)
 }
 
 func (s *scope) upgrades(p *at, list []*hcmv3.HttpConnectionManager_UpgradeConfig) []mesh.Upgrade {

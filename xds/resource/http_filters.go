@@ -110,7 +110,8 @@ func addHTTPFields(t *protofields.Table) {
 	t.Add(&corev3.Http1ProtocolOptions_HeaderKeyFormat{}, protofields.Honour("stateful_formatter"),
 		protofields.Refuse("header names go on as they came", "proper_case_words"))
 	t.Add(&casev3.PreserveCaseFormatterConfig{},
-		protofields.Ignore("every name keeps its case", "forward_reason_phrase", "formatter_type_on_envoy_headers"))
+		protofields.Ignore("the standard phrases are sent; nothing is to depend on them (RFC 9112 section 4)", "forward_reason_phrase"),
+		protofields.Ignore("names of headers that are added have small letters", "formatter_type_on_envoy_headers"))
 	t.Add(&hcmv3.HttpFilter{}, protofields.Honour("name", "typed_config", "is_optional", "disabled", "config_discovery"))
 	t.Add(&hcmv3.Rds{}, protofields.Honour("config_source", "route_config_name"))
 	t.Add(&hcmv3.HttpConnectionManager_UpgradeConfig{}, protofields.Honour("upgrade_type", "enabled"),

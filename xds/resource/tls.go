@@ -250,6 +250,8 @@ func (s *scope) autoSNI(p *at, m *clusterv3.Cluster, secure bool) {
 			s.errorf(op.field("auto_sni"), "not supported: one server name is sent for all requests; set sni in the transport socket")
 		case o.GetAutoSanValidation():
 			s.errorf(op.field("auto_san_validation"), "not supported; set match_typed_subject_alt_names in the transport socket")
+		case o.GetOverrideAutoSniHeader() != "":
+			s.notef(op.field("override_auto_sni_header"), "no effect without auto_sni, as in Envoy")
 		}
 	}
 }

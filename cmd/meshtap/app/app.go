@@ -259,6 +259,7 @@ func (a *App) makeServer() error {
 		return err
 	}
 	a.cfg.Runtime.Told(a.server.RuntimeChanged)
+	a.cfg.Runtime.SetClusters(a.server.HasCluster)
 	a.numbers.SetFunc(metrics.ServerTotalConnections, a.server.Connections)
 	return nil
 }

@@ -39,6 +39,7 @@ type Extensions struct {
 	HTTPFilters     []registry.Row[filter.Builder]
 	Policies        []registry.Row[lb.Builder]
 	AccessLogs      []registry.Row[accesslog.Builder]
+	LogFilters      []registry.Row[struct{}]
 	Sinks           []eventtap.SinkRow
 	Tap             []registry.Row[eventtap.Builder]
 	TapPolicies     []registry.Row[struct{}]
@@ -56,6 +57,7 @@ func NewExtensions(out io.Writer) *Extensions {
 		HTTPFilters:     httpFilters(keys),
 		Policies:        lb.Rows(),
 		AccessLogs:      accesslog.Rows(),
+		LogFilters:      accesslog.FilterRows(),
 		Core:            core(),
 	}
 	e.Sinks = append(e.Sinks, stdout.Rows(out)...)
@@ -88,6 +90,7 @@ func (e *Extensions) Parsers() *registry.Parsers {
 	registry.AddAll(p, e.HTTPFilters)
 	registry.AddAll(p, e.Policies)
 	registry.AddAll(p, e.AccessLogs)
+	registry.AddAll(p, e.LogFilters)
 	registry.AddAll(p, e.Tap)
 	registry.AddAll(p, e.TapPolicies)
 	return p
@@ -101,6 +104,7 @@ func (e *Extensions) All() []registry.Info {
 	out = appendInfos(out, e.HTTPFilters)
 	out = appendInfos(out, e.Policies)
 	out = appendInfos(out, e.AccessLogs)
+	out = appendInfos(out, e.LogFilters)
 	out = appendInfos(out, e.Tap)
 	out = appendInfos(out, e.TapPolicies)
 	return appendInfos(out, e.Sinks)

@@ -43,6 +43,9 @@ var fields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the filter honours, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 func parse(keys mesh.Runtime, of string, b []byte) (registry.Parsed, error) {
 	if of == typeURL {
 		return fields.Decode(b, &corspb.Cors{})

@@ -52,6 +52,9 @@ var fields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the filter honours, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 // parser reads the message of the filter.
 type parser struct{ keys mesh.Runtime }
 

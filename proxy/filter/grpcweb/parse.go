@@ -31,6 +31,9 @@ var fields = func() *protofields.Table {
 	return t
 }()
 
+// Fields returns the table of the fields that the filter honours, for documents and for tests.
+func Fields() *protofields.Table { return fields }
+
 func parse(_ string, b []byte) (registry.Parsed, error) {
 	return fields.Decode(b, &webpb.GrpcWeb{})
 }

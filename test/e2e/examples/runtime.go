@@ -36,6 +36,20 @@ func turnedUp(t *testing.T, r *Rig) {
 			t.Errorf("with at most %q requests: status %d, want %d", tc.limit, a.Status, tc.status)
 		}
 	}
+	for _, tc := range []struct {
+		share  string // upstream.maintenance_mode.v1, "" for none
+		status int
+	}{{"100", 503}, {"", 200}} {
+		r.Admin.Post("/runtime_modify?upstream.maintenance_mode.v1=" + tc.share)
+		var a Answer
+		r.Admin.Until("/ready", func(int, string) bool { // the change may take a moment
+			a = r.Do(Request{Name: "maintenance"})
+			return a.Status == tc.status
+		})
+		if tc.status == 503 && (a.Body != "maintenance mode" || a.Header.Get("x-envoy-overloaded") != "true") {
+			t.Errorf("in maintenance: %q, %v", a.Body, a.Header)
+		}
+	}
 	var runtime struct {
 		Layers  []string
 		Entries map[string]struct {
@@ -45,9 +59,9 @@ func turnedUp(t *testing.T, r *Rig) {
 		WithoutEffect []string `json:"without_effect"`
 		Unread        []string
 	}
-	r.Admin.Post("/runtime_modify?cannary.share=1&upstream.maintenance_mode.v1=0")
+	r.Admin.Post("/runtime_modify?cannary.share=1&upstream.maintenance_mode.v1=0&upstream.maintenance_mode.v3=0&upstream.use_http3=0")
 	r.Admin.JSON("/runtime", &runtime)
-	if told := fmt.Sprint(runtime.WithoutEffect, runtime.Unread); !r.Envoy && told != "[upstream.maintenance_mode.v1] [cannary.share]" {
+	if told := fmt.Sprint(runtime.WithoutEffect, runtime.Unread); !r.Envoy && told != "[upstream.use_http3] [cannary.share upstream.maintenance_mode.v3]" {
 		t.Errorf("the keys that change nothing: %s", told)
 	}
 	if e := runtime.Entries["canary.share"]; strings.Join(runtime.Layers, " ") != "static admin" || e.FinalValue != "0" || len(e.LayerValues) != 2 {

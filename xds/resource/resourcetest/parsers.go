@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	internallistenerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/bootstrap/internal_listener/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
@@ -48,6 +49,7 @@ func Parsers() *registry.Parsers {
 		TypeURLs: []string{string((&grpcwebv3.GrpcWeb{}).ProtoReflect().Descriptor().FullName())},
 	}, plain(&grpcwebv3.GrpcWeb{}))
 	add(registry.AccessLogger, "envoy.access_loggers.file", fileLog, &filelogv3.FileAccessLog{})
+	add(registry.LogFilter, "envoy.access_loggers.extension_filters.cel", plain(&celv3.ExpressionFilter{}), &celv3.ExpressionFilter{})
 	p.Add(registry.Info{
 		Category: registry.Bootstrap, Name: "envoy.bootstrap.internal_listener", Status: registry.Inert,
 		TypeURLs: []string{string((&internallistenerv3.InternalListener{}).ProtoReflect().Descriptor().FullName())},

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// row is a line of the table of docs/coverage.md.
+// row is a line of the table of docs/features.md.
 type row struct {
 	line  int
 	name  string
