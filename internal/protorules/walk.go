@@ -14,6 +14,7 @@ type walker struct {
 	table *Table
 	found func(Violation) bool
 	path  []byte
+	set   []int // of the messages that are being walked, see order
 	done  bool
 }
 
@@ -31,17 +32,35 @@ func (w *walker) message(m protoreflect.Message, p *plan) {
 			w.missing(m, f)
 		}
 	}
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if f := p.fields[fd.Index()]; f != nil {
-			w.field(f, v)
+	set := w.order(m, p)
+	for _, i := range set {
+		if w.done {
+			break
 		}
-		return !w.done
-	})
+		f := p.fields[i]
+		w.field(f, m.Get(f.fd))
+	}
+	w.set = w.set[:len(w.set)-len(set)]
 	for _, o := range p.oneofs {
 		if m.WhichOneof(o) == nil {
 			w.report(Violation{Oneof: o, Reason: "value is required"})
 		}
 	}
+}
+
+// order returns the indexes of the fields that are set and have something to check, in their order: Range has another one in
+// each build, and messages to people must not.
+func (w *walker) order(m protoreflect.Message, p *plan) []int {
+	mark := len(w.set)
+	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if i := fd.Index(); p.fields[i] != nil {
+			w.set = append(w.set, i)
+		}
+		return true
+	})
+	set := w.set[mark:len(w.set):len(w.set)]
+	slices.Sort(set)
+	return set
 }
 
 // missing reports a field that is not set. One that does not know whether it is set breaks rules with its zero value.
