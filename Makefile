@@ -99,7 +99,7 @@ soak: ## Chaos under the race detector, of SESSIONS connections (default 20000),
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 40m ./proxy -run 'TestChaos$$' -chaos.http2 -chaos.sessions=$(SESSIONS)
 	MESHTAP_PEERS_CACHE=$(abspath $(CACHE))/peers $(GO) test -count=1 -v -tags http2 -timeout 4h ./test/http2 -run 'Soak$$' -soak.for=$(MINUTES)m -soak.every=5s
 	SOAK=1 $(GO) test -count=1 -v -timeout 150m ./test/e2e -run '^(TestChangesUnderLoad|TestUpdatesUnderLoad|TestControlPlaneRestarts|TestControlPlaneOutage|TestControlPlaneDrips|TestManyResources|TestEndpointsFlip|TestClusterFlaps|TestEndpointsGoAndComeBack|TestLastEndpointsAreKept|TestListenersComeAndGoUnderLoad|TestRequestOutlivesItsListener|TestStartsFromTheDisk)$$'
-	$(GO) test -count=1 -v -timeout 30m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane|TestDrippingControlPlane|TestSameEndByEveryWay)$$'
+	SOAK=1 $(GO) test -count=1 -v -timeout 60m ./xds/... -run '^(TestStreamKilledAgainAndAgain|TestOneBadOfAThousand|TestMutatedResources|TestAllOrders|TestRandomSequences|TestWarmingTrap|TestRogueControlPlane|TestThousandRenames|TestNoControlPlane|TestDrippingControlPlane|TestSameEndByEveryWay)$$'
 	$(MAKE) soak-tap
 
 soak-tap: ## The long forms of the event tap's tests: outages, kills, slow and flapping brokers, order; see docs/reliability.md

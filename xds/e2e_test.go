@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -307,12 +308,15 @@ func TestOneBadOfAThousand(t *testing.T) {
 }
 
 // TestStreamKilledAgainAndAgain kills all streams every 100 ms (F03), in each variant: what is in force stays, changes
-// arrive, and there is no storm of connections.
+// arrive, and there is no storm of connections. With SOAK=1 it goes on for five minutes in each.
 //
 // It runs alone, so that what is left of it can be told from what other tests do.
 func TestStreamKilledAgainAndAgain(t *testing.T) {
 	killing := 2 * time.Second
-	if testing.Short() {
+	switch {
+	case os.Getenv("SOAK") != "":
+		killing = 5 * time.Minute
+	case testing.Short():
 		killing /= 2
 	}
 	for mode, streams := range map[string]int{"ADS GRPC": 1, "ADS DELTA_GRPC": 1, "GRPC": 4, "DELTA_GRPC": 4} {
@@ -323,8 +327,10 @@ func TestStreamKilledAgainAndAgain(t *testing.T) {
 			begin := time.Now()
 			ticker := time.NewTicker(100 * time.Millisecond)
 			defer ticker.Stop()
+			kills := 0
 			for i := 1; time.Since(begin) < killing; i++ {
 				<-ticker.C
+				kills++
 				w.cp.KillStreams()
 				w.push(fmt.Sprint(i), one(1+i, "a"))
 			}
@@ -334,6 +340,7 @@ func TestStreamKilledAgainAndAgain(t *testing.T) {
 			}
 			w.push("last", one(1, "b"))
 			w.untilInForce(one(1, "b"))
+			t.Logf("figure: killed %d times in %v, %d connections", kills, time.Since(begin).Round(time.Second), connections)
 			w.stop()
 			w.cp.Kill()
 			checkGoroutines(t)

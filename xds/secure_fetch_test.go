@@ -81,7 +81,7 @@ func TestPlaneSecretsOfAgent(t *testing.T) {
 			s.served("the agent has a certificate")
 			other := newKeys(t, t.TempDir())
 			s.admit(other)
-			s.refused("unknown certificate authority")
+			s.turnedAway()
 			second := other.authority.Issue(t, "proxy.example")
 			agent.Set(fakexds.SecretType, "4", roots, fakexds.Certificate("own", second.CertPEM, second.KeyPEM))
 			s.served("the certificate has been rotated")
