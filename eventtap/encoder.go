@@ -91,6 +91,7 @@ type flight struct {
 	stored  uint64   // those of them that the spool has
 	before  place    // in the spool, of what comes before the batch
 	sent    bool     // and done was not called yet
+	settled bool     // it has landed, and one before it has not
 	done    func(error)
 }
 

@@ -72,7 +72,7 @@ type runner struct {
 	enc     encoder
 	taken   []item    // what the queue gave last
 	items   []item    // those of them that are not in a flight yet
-	flights []*flight // sent or failed, in the order in which they were filled
+	flights []*flight // sent or failed, or behind one that is, in the order in which they were filled
 	spare   []*flight
 	sent    int  // flights that have not landed
 	failed  bool // flights have to be sent again, before any other
@@ -370,7 +370,8 @@ func (r *runner) serve(ctx context.Context) (again bool) {
 }
 
 // fill sends what is queued, as far as flights are spare and none has failed: nothing is sent behind what is known to
-// have failed.
+// have failed. A flight is spare once all before it have landed, too: where a bus loses one and says nothing until a time-out, no
+// more passes it than the others in flight.
 func (r *runner) fill(ctx context.Context) {
 	for len(r.spare) > 0 && !r.failed {
 		f := r.spare[len(r.spare)-1]
@@ -467,9 +468,12 @@ func (r *runner) land(l landing) {
 		r.log.Warn("the event sink refused events for good", zap.Int("events", len(refused.Events)), zap.Error(refused.Err))
 	}
 	r.settle(f, refused)
-	i := slices.Index(r.flights, f)
-	r.flights = slices.Delete(r.flights, i, i+1)
-	r.spare = append(r.spare, f)
+	f.settled = true
+	for len(r.flights) > 0 && r.flights[0].settled {
+		r.flights[0].settled = false
+		r.spare = append(r.spare, r.flights[0])
+		r.flights = slices.Delete(r.flights, 0, 1)
+	}
 	if r.sp != nil {
 		r.acknowledge()
 	}

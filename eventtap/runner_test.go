@@ -202,6 +202,45 @@ func TestBatchesInFlight(t *testing.T) {
 	})
 }
 
+// TestFirstIsSilent has a sink that answers every batch but the first: what was sent behind it is acknowledged, and no more is
+// sent until it is known what became of it. It fails in the end, and comes again before anything new does.
+func TestFirstIsSilent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newMemSink(Caps{Encoding: JSON, InFlight: 3})
+		var silent func(error)
+		var ids []string
+		s.behave = func(b *Batch, done func(error)) bool {
+			ids = append(ids, string(b.ID(nil)))
+			if len(ids) == 1 {
+				silent = done
+			} else {
+				done(nil)
+			}
+			return true
+		}
+		tap := newTap(t, Config{}, s)
+		for n := range 10 * MaxBatch {
+			tap.Observe(outcomeOf("x", n))
+		}
+		settled(time.Minute)
+		if len(ids) != 3 {
+			t.Fatalf("%d batches were sent while the first was not answered", len(ids))
+		}
+		if a := tap.Account().Sinks[0]; a.Acked == 0 || a.Acked > 2*MaxBatch {
+			t.Errorf("%+v", a)
+		}
+		silent(errDown)
+		settled(time.Minute)
+		if len(ids) < 5 || ids[3] != ids[0] {
+			t.Errorf("sent were %q", ids)
+		}
+		if a := tap.Account().Sinks[0]; a.Acked != 10*MaxBatch || a.Retries != 1 {
+			t.Errorf("%+v", a)
+		}
+	})
+}
+
 // TestNothingOvertakes has a sink that fails at once, time and again: until a batch is taken, none is sent behind it.
 func TestNothingOvertakes(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,6 @@
 // all. The message id is the event's id: what is published again after a lost acknowledgement is dropped by the stream
 // within its duplicate window. While the connection is down nothing is buffered in the client; batches fail and their
 // runner keeps them, and nothing is published on a new connection before it is known what became of what went out on the
-// last one. Events that the server refuses one at a time, as in a change of leader, may come behind later ones of the
-// same batch; a batch per message and one message in flight excludes that.
+// last one. Events that the server refuses, or loses without a word, as in a change of leader, may come behind later ones that
+// were in flight with them; a batch per message and one message in flight excludes that.
 package nats

@@ -351,7 +351,7 @@ type KafkaSink struct {
 	// Where events go that the topic will never take, such as one that is too large for it. They count as dropped with the
 	// reason "refused" either way. The default is nowhere.
 	DeadLetterTopic string `protobuf:"bytes,12,opt,name=dead_letter_topic,json=deadLetterTopic,proto3" json:"dead_letter_topic,omitempty"`
-	// The number of batches, of at most 64 events, sent and not yet acknowledged, 1 to 8. The default is 4. With 1, events
+	// The number of batches, of at most 128 events, sent and not yet acknowledged, 1 to 8. The default is 4. With 1, events
 	// keep their order even where the cluster refuses a record for a reason that passes, such as a missing permission.
 	MaxInFlight *wrapperspb.UInt32Value `protobuf:"bytes,13,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// How long a broker may take to have a request on all in-sync replicas, 100 ms to 1 min. The default is 10 s.
@@ -648,7 +648,7 @@ type RabbitmqSink struct {
 	Format Format `protobuf:"varint,11,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`
 	// An exchange for events that the first one returned or that are too large for it. The default is none.
 	DeadLetterExchange string `protobuf:"bytes,12,opt,name=dead_letter_exchange,json=deadLetterExchange,proto3" json:"dead_letter_exchange,omitempty"`
-	// The number of batches, of at most 64 events, published and not yet confirmed, 1 to 8. The default is 4.
+	// The number of batches, of at most 128 events, published and not yet confirmed, 1 to 8. The default is 4.
 	MaxInFlight *wrapperspb.UInt32Value `protobuf:"bytes,13,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// How long a confirmation is waited for before the connection is given up and what is not confirmed is sent again,
 	// 100 ms to 10 min. The default is 30 s. The time for which the broker says that it blocks publishers does not count.
@@ -1112,7 +1112,7 @@ type WebhookSink struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where to post, http:// or https://, without user, password and fragment. Required.
 	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
-	// BATCHED, STRUCTURED or BINARY. The default is BATCHED: one request for up to 64 events.
+	// BATCHED, STRUCTURED or BINARY. The default is BATCHED: one request for up to 128 events.
 	Mode ContentMode `protobuf:"varint,2,opt,name=mode,proto3,enum=meshtap.tap.v1.ContentMode" json:"mode,omitempty"`
 	// How events are written. The default is JSON. PROTOBUF is not for BINARY.
 	Format Format `protobuf:"varint,3,opt,name=format,proto3,enum=meshtap.tap.v1.Format" json:"format,omitempty"`

@@ -1232,8 +1232,9 @@ type NatsSink struct {
 	// fraction of the work, but no subjects to choose from. The server's max_payload must be 72 KiB at least. The default
 	// is one message for each event.
 	Batch bool `protobuf:"varint,12,opt,name=batch,proto3" json:"batch,omitempty"`
-	// The number of batches, of at most 64 events, published and not yet acknowledged, 1 to 8. The default is 4. With 1,
-	// and batch, events keep their order even where the server refuses a message and takes the next.
+	// The number of batches, of at most 128 events, published and not yet acknowledged, 1 to 8. The default is 4. With 1,
+	// and batch, events keep their order even where the server refuses or loses a message and takes the next, as a cluster may
+	// where the stream's leader changes.
 	MaxInFlight *wrapperspb.UInt32Value `protobuf:"bytes,13,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
 	// How long an acknowledgement is waited for before the message is sent again, 100 ms to 1 min. The default is 5 s.
 	AckTimeout    *durationpb.Duration `protobuf:"bytes,14,opt,name=ack_timeout,json=ackTimeout,proto3" json:"ack_timeout,omitempty"`
