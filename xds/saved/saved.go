@@ -186,7 +186,7 @@ func decode(b []byte) (*State, error) {
 	}
 	for {
 		m := &discoverypb.DiscoveryResponse{}
-		err := protodelim.UnmarshalOptions{MaxSize: -1}.UnmarshalFrom(r, m) // the file is bounded
+		err := protodelim.UnmarshalOptions{MaxSize: int64(len(body))}.UnmarshalFrom(r, m)
 		if err == io.EOF {
 			return s, nil
 		}

@@ -172,6 +172,7 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(whole[:2000])
 	f.Add([]byte("meshtap saved configuration 1\n{}\n\x01\x02"))
+	f.Add([]byte("{}\n\xda\xc5\xb7\xec\xdf\x17v\x01M\x03\xe4")) // says that 800 GB follow
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s, err := saved.Decode(saved.Sealed(body))
 		if err != nil {
