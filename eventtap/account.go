@@ -48,6 +48,10 @@ type SpoolAccount struct {
 	Poisoned uint64
 	// Failing says that the disk does not take events.
 	Failing bool
+	// Stalled says that what is being written to the disk, or flushed, has taken a second or more so far.
+	Stalled bool
+
+	due bool // something is to be flushed, or being written
 }
 
 // Account returns the account of this moment. It stops Observe and Notify for as long as it takes to read it.
@@ -94,6 +98,7 @@ func account(rings []*ring, runners []*runner) Account {
 		if s.sp != nil {
 			sa.Spool = SpoolAccount{Bytes: s.sp.usage.Bytes, Poisoned: s.sp.usage.Poisoned, Failing: s.sp.failing,
 				Stored: uint64(max(s.sp.stored, 0))}
+			sa.Spool.Stalled, sa.Spool.due = s.sp.stalled()
 		}
 		a.Sinks = append(a.Sinks, sa)
 	}
@@ -126,6 +131,7 @@ const (
 	sinkSpoolBytes
 	sinkPoisoned
 	sinkFailing
+	sinkStalled
 	sinkDropped // one for each reason
 )
 
@@ -149,6 +155,7 @@ var sinkSchema = &stats.Schema{Name: "meshtap.tap.sink", Own: true, Defs: append
 	sinkSpoolBytes: {Name: "spool_bytes", Kind: stats.Gauge},
 	sinkPoisoned:   {Name: "spool_poisoned", Prom: "spool_poisoned_total"},
 	sinkFailing:    {Name: "spool_failing", Kind: stats.Gauge},
+	sinkStalled:    {Name: "spool_stalled", Kind: stats.Gauge},
 }, droppedDefs()...)}
 
 func droppedDefs() (defs []stats.Def) {
@@ -188,7 +195,7 @@ func (m *meter) tick(t *Tap, idle bool) time.Duration {
 	a := t.Account()
 	m.publish(a)
 	for i := range a.Sinks {
-		if a.Sinks[i].Pending > 0 {
+		if s := &a.Sinks[i]; s.Pending > 0 || s.Spool.due {
 			return publishEvery
 		}
 	}
@@ -231,6 +238,7 @@ func (x *sinkMeter) publish(s *SinkAccount) {
 	g.Set(sinkSpoolBytes, s.Spool.Bytes)
 	g.Add(0, sinkPoisoned, int64(s.Spool.Poisoned-seen.Spool.Poisoned))
 	g.Set(sinkFailing, bit(s.Spool.Failing))
+	g.Set(sinkStalled, bit(s.Spool.Stalled))
 	addDropped(g, sinkDropped, &s.Dropped, &seen.Dropped)
 	*seen = *s
 }

@@ -108,10 +108,14 @@ var errDown = errors.New("the bus is down")
 // newTap makes a tap with sinks of this process.
 func newTap(t testing.TB, cfg Config, sinks ...Sink) *Tap {
 	t.Helper()
+	return newTapOf(t, cfg, testDeps(), sinks...)
+}
+
+func newTapOf(t testing.TB, cfg Config, deps Deps, sinks ...Sink) *Tap {
+	t.Helper()
 	if cfg.Memory == 0 {
 		cfg.Memory = DefaultMemory
 	}
-	deps := testDeps()
 	for i, s := range sinks {
 		cfg.Sinks = append(cfg.Sinks, SinkConfig{Name: string(rune('a' + i)), TypeURL: "test", Config: s})
 	}

@@ -47,6 +47,7 @@ type runner struct {
 	landed chan landing  // has room for every flight, so that done never waits
 	swap   chan Sink     // one place: the sink to go on with
 	fixed  int           // bytes of the sink's share that are not the queue's
+	window int           // how many pieces of it hold what the spool has written last
 	sp     *spooler      // nil where events do not go by way of a disk
 
 	// Guarded by the tap's cut.
@@ -99,7 +100,8 @@ func newRunner(name string, s Sink, bytes int, modes [event.NumKinds]Mode, boot,
 	if caps.InFlight < 1 || caps.InFlight > maxInFlight {
 		return nil, fmt.Errorf("eventtap: sink %q: %d batches in flight, from 1 to %d are allowed", name, caps.InFlight, maxInFlight)
 	}
-	if need := caps.InFlight*flightBytes + minChunks*chunkSize; bytes < need {
+	need := caps.InFlight*flightBytes + minChunks*chunkSize
+	if bytes < need {
 		return nil, fmt.Errorf("eventtap: sink %q: its share of %d bytes is too small for %d batches in flight, which need %d",
 			name, bytes, caps.InFlight, need)
 	}
@@ -118,9 +120,10 @@ func newRunner(name string, s Sink, bytes int, modes [event.NumKinds]Mode, boot,
 	}
 	r.swap = make(chan Sink, 1)
 	if r.fixed = caps.InFlight * flightBytes; slices.Contains(modes[:], Spool) {
-		r.fixed += spoolMemory
+		r.window = windowOf(bytes - need)
+		r.fixed += spoolMemory + r.window*groupBytes
 	}
-	r.q.pool = newPool(bytes-caps.InFlight*flightBytes, 1)
+	r.q.pool = newPool(bytes-caps.InFlight*flightBytes-r.window*groupBytes, 1)
 	for range caps.InFlight {
 		f := &flight{}
 		f.done = func(err error) { r.landed <- landing{f, err} }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,6 +28,9 @@ type spooler struct {
 	hand   chan []item   // one place: events that the disk did not take
 	taken  chan struct{} // run is done with them
 	exited chan struct{} // closed by keep
+	armed  atomic.Bool   // keep flushes, and saves the cursor, when every has passed; only keep sets it
+	opened time.Time
+	busy   atomic.Int64 // since when after opened keep waits for the disk, 0 where it does not
 
 	// Guarded by q.mu.
 	stored  int64  // events that are on the disk and not settled
@@ -35,10 +39,10 @@ type spooler struct {
 	usage   spool.Usage
 
 	// Owned by keep.
-	items   []item
-	records [][]byte
-	scratch []byte
-	told    time.Time // when the latest failure was logged
+	items        []item
+	heads, tails [][]byte  // of the records that are made of them
+	scratch      []byte    // for heads
+	told         time.Time // when the latest failure was logged
 
 	// Owned by run.
 	recs      []spool.Record
@@ -48,18 +52,26 @@ type spooler struct {
 	holeWhy   Reason
 	holeSince int64
 	handed    bool
-	tells     []item // losses of events that the sink refused
+	tells     []item        // losses of events that the sink refused
+	marked    time.Duration // after opened: when run last had keep note what was delivered
 }
 
 const (
-	// spoolMemory is what a spool takes of its sink's memory: what it reads to, what it writes from, and what is put
-	// together to be written.
+	// spoolMemory is what a spool takes of its sink's memory at least: what it reads to, and two pieces more, of which one
+	// is for what is sealed where it is encrypted.
 	spoolMemory = 3 * groupBytes
 	groupBytes  = 128 << 10
 	groupEvents = 512
+	// maxWindow is how many pieces more hold events that were just written.
+	maxWindow = 32
 	// diskRetry is how long a disk that failed is left alone.
 	diskRetry = time.Second
-	maxTells  = 64
+	// markEvery is how often run has keep note what was delivered, so that a bus that answers fast does not make the disk
+	// busy. What it has answered since then comes again after the process was killed, until the next flush.
+	markEvery = 5 * time.Millisecond
+	// stallAfter is how long the disk may take for a write or a flush before the account says so.
+	stallAfter = time.Second
+	maxTells   = 64
 )
 
 // place is a place in a spool: the event with a number in the log, of a boot, with a number in the sink's stream.
@@ -80,15 +92,21 @@ func placeOf(seq uint64, note []byte) place {
 	return place{seq, note[8:], binary.LittleEndian.Uint64(note)}
 }
 
+// windowOf returns how many pieces of memory for a spool to keep its newest events there are in what is left of a share.
+func windowOf(left int) int { return min(left/8/groupBytes, maxWindow) }
+
 // useSpool opens the sink's spool, before the runner is started.
 func (r *runner) useSpool(cfg spool.Config, every time.Duration) error {
+	if cfg.Groups = 2 + r.window; cfg.Key != nil {
+		cfg.Groups--
+	}
 	log, rec, err := spool.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("eventtap: sink %q: %w", r.name, err)
 	}
 	r.sp = &spooler{
 		log: log, every: every, more: make(chan struct{}, 1), hand: make(chan []item, 1), taken: make(chan struct{}),
-		exited: make(chan struct{}), stored: int64(rec.Pending),
+		exited: make(chan struct{}), stored: int64(rec.Pending), opened: time.Now(),
 	}
 	r.sp.last = placeOf(rec.Acked, rec.Note)
 	r.sp.at = r.sp.last
@@ -98,7 +116,7 @@ func (r *runner) useSpool(cfg spool.Config, every time.Duration) error {
 		r.log.Warn("the cursor of the spool cannot be read; events that were delivered are sent again")
 	}
 	if rec.Torn > 0 {
-		r.log.Info("the end of the spool was torn by a crash and is cut off", zap.Int64("bytes", rec.Torn))
+		r.log.Info("the end of the spool is cut off: a crash has torn it, or it is older", zap.Int64("bytes", rec.Torn))
 	}
 	if rec.Pending > 0 {
 		r.log.Info("events of an earlier run are in the spool", zap.Uint64("events", rec.Pending))
@@ -117,25 +135,28 @@ func (r *runner) keep(ctx context.Context) {
 	}()
 	timer := time.NewTimer(forever)
 	defer timer.Stop()
-	finish, armed := r.finish, false
+	always := make(chan struct{})
+	close(always)
+	finish := r.finish
 	for {
-		r.move(ctx)
+		var more chan struct{} // in the queue, perhaps
+		if r.move(ctx) {
+			more = always
+			r.sp.arm(timer)
+		}
 		if ctx.Err() != nil || finish == nil && r.q.empty() {
 			r.flush()
 			return
 		}
 		select {
 		case <-r.wake: // from the batcher, or from run when it has acknowledged something
-			if err := r.sp.log.Mark(); err != nil {
+			if err := r.sp.wait(r.sp.log.Mark); err != nil {
 				r.complainDisk("the spool cannot note what was delivered; it would be sent again", err)
 			}
-			if !armed {
-				timer.Reset(r.sp.every)
-				armed = true
-			}
+			r.sp.arm(timer)
 		case <-timer.C:
 			r.flush()
-			armed = false
+		case <-more:
 		case <-finish:
 			finish = nil
 		case <-ctx.Done():
@@ -143,11 +164,35 @@ func (r *runner) keep(ctx context.Context) {
 	}
 }
 
+// arm sees to it that keep flushes in time.
+func (sp *spooler) arm(timer *time.Timer) {
+	if !sp.armed.Load() {
+		timer.Reset(sp.every)
+		sp.armed.Store(true)
+	}
+}
+
+// wait runs what waits for the disk.
+func (sp *spooler) wait(disk func() error) error {
+	sp.busy.Store(max(int64(time.Since(sp.opened)), 1))
+	defer sp.busy.Store(0)
+	return disk()
+}
+
+// stalled tells whether the disk takes too long, and whether it is, or will be, waited for.
+func (sp *spooler) stalled() (stalled, due bool) {
+	since := sp.busy.Load()
+	return since > 0 && time.Since(sp.opened)-time.Duration(since) >= stallAfter, since > 0 || sp.armed.Load()
+}
+
 // flush brings to the disk what is due.
 func (r *runner) flush() {
 	sp := r.sp
 	before := sp.log.Usage()
-	err := errors.Join(sp.log.Sync(), sp.log.Save())
+	err := errors.Join(sp.wait(sp.log.Sync), sp.wait(func() error {
+		sp.armed.Store(false) // what is acknowledged from here on may come too late
+		return sp.log.Save()
+	}))
 	after := sp.log.Usage()
 	if err != nil {
 		r.complainDisk("the spool cannot flush to the disk; a loss of power may cost events", err)
@@ -167,25 +212,25 @@ func (r *runner) complainDisk(msg string, err error) {
 	}
 }
 
-// move takes everything from the queue to the disk. What it cannot take there before ctx ends counts as not delivered.
-func (r *runner) move(ctx context.Context) {
+// move takes what is next in the queue to the disk, and tells whether there was anything. What it cannot take there before
+// ctx ends counts as not delivered.
+func (r *runner) move(ctx context.Context) (worked bool) {
 	sp := r.sp
-	for {
-		sp.items = r.q.next(sp.items[:0], groupEvents)
-		if len(sp.items) == 0 {
-			return
-		}
-		for rest := sp.items; len(rest) > 0; {
-			n := sp.together(rest)
-			if !r.store(ctx, rest[:n]) {
-				return
-			}
-			rest = rest[n:]
-		}
-		r.q.mu.Lock()
-		r.q.release()
-		r.q.mu.Unlock()
+	sp.items = r.q.next(sp.items[:0], groupEvents)
+	if len(sp.items) == 0 {
+		return false
 	}
+	for rest := sp.items; len(rest) > 0; {
+		n := sp.together(rest)
+		if !r.store(ctx, rest[:n]) {
+			return true
+		}
+		rest = rest[n:]
+	}
+	r.q.mu.Lock()
+	r.q.release()
+	r.q.mu.Unlock()
+	return true
 }
 
 // together returns how many items, one at least, go to the disk with one write.
@@ -208,9 +253,13 @@ func (r *runner) store(ctx context.Context, items []item) bool {
 	sp.tail.n = 0
 	r.q.mu.Unlock()
 	carry := sp.assemble(front, items)
-	for len(sp.records) > 0 {
-		_, lost, err := sp.log.Append(sp.records)
-		r.stored(lost, len(sp.records), err)
+	for len(sp.tails) > 0 {
+		var lost uint64
+		err := sp.wait(func() (err error) {
+			_, lost, err = sp.log.AppendParts(sp.heads, sp.tails)
+			return err
+		})
+		r.stored(lost, len(sp.tails), err)
 		if err == nil {
 			break
 		}
@@ -229,9 +278,9 @@ func (r *runner) store(ctx context.Context, items []item) bool {
 	return true
 }
 
-// assemble makes records of events: each with the losses that come before it. It returns those behind the last.
+// assemble makes records of events: the head of each has the losses that come before it. It returns those behind the last.
 func (sp *spooler) assemble(carry losses, items []item) losses {
-	sp.records, sp.scratch = sp.records[:0], sp.scratch[:0]
+	sp.heads, sp.tails, sp.scratch = sp.heads[:0], sp.tails[:0], sp.scratch[:0]
 	var b [lossSize]byte
 	for i := range items {
 		it := &items[i]
@@ -246,8 +295,7 @@ func (sp *spooler) assemble(carry losses, items []item) losses {
 			sp.scratch = append(sp.scratch, b[:]...)
 		}
 		carry.n = 0
-		sp.scratch = append(sp.scratch, it.b...)
-		sp.records = append(sp.records, sp.scratch[at:])
+		sp.heads, sp.tails = append(sp.heads, sp.scratch[at:]), append(sp.tails, it.b)
 	}
 	return carry
 }
@@ -489,6 +537,11 @@ func (r *runner) acknowledge() {
 		p = r.flights[0].before
 	}
 	r.sp.log.Ack(p.seq, p.note())
+	now := time.Since(r.sp.opened)
+	if r.sp.armed.Load() && now-r.sp.marked < markEvery {
+		return // keep comes to it when it flushes
+	}
+	r.sp.marked = now
 	select {
 	case r.wake <- struct{}{}:
 	default:

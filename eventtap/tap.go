@@ -39,6 +39,8 @@ type Deps struct {
 	Builders map[string]SinkBuilder
 	// Local are sinks of this process beside the configured ones, such as the hub.
 	Local []LocalSink
+
+	onFlush func() // of a test: see spool.Config
 }
 
 // HubName is the name of the hub among the sinks. No configured sink may have it.
@@ -269,7 +271,7 @@ func (t *Tap) openSpool(cfg *Config, r *runner) error {
 	}
 	return r.useSpool(spool.Config{
 		Dir: filepath.Join(cfg.Spool.Dir, r.name), MaxBytes: cmp.Or(cfg.Spool.MaxBytes, DefaultSpoolBytes), Refuse: cfg.Spool.Refuse,
-		Commit: cfg.Spool.Commit, Key: key, Tag: t.batcher.boot,
+		Commit: cfg.Spool.Commit, Key: key, Tag: t.batcher.boot, OnFlush: t.deps.onFlush,
 	}, cmp.Or(cfg.Spool.Every, DefaultCommit))
 }
 

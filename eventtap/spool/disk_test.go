@@ -78,6 +78,21 @@ func (d *disk) remove(name string) error {
 	return nil
 }
 
+func (d *disk) rename(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	im := d.files[from]
+	if im == nil {
+		return fs.ErrNotExist
+	}
+	if old := d.files[to]; old != nil {
+		old.gone = true
+	}
+	delete(d.files, from)
+	d.files[to] = im
+	return nil
+}
+
 func (d *disk) sync() error { return nil }
 
 func (d *disk) lock() (io.Closer, error) {

@@ -20,6 +20,8 @@ type files interface {
 	// open opens a file to be read and written, and creates it where create is set.
 	open(name string, create bool) (file, error)
 	remove(name string) error
+	// rename gives a file another name; a file that has it goes.
+	rename(from, to string) error
 	// sync makes names last.
 	sync() error
 	// lock takes the folder for this process.
@@ -62,10 +64,23 @@ func (d folder) open(name string, create bool) (file, error) {
 	if create {
 		flag |= os.O_CREATE
 	}
-	return os.OpenFile(filepath.Join(string(d), name), flag, fileMode)
+	f, err := os.OpenFile(filepath.Join(string(d), name), flag, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	return onDisk{f}, nil
 }
 
+// onDisk is a file whose Sync flushes what it takes to read the records again, and no more.
+type onDisk struct{ *os.File }
+
+func (f onDisk) Sync() error { return sys.Datasync(f.File) }
+
 func (d folder) remove(name string) error { return os.Remove(filepath.Join(string(d), name)) }
+
+func (d folder) rename(from, to string) error {
+	return os.Rename(filepath.Join(string(d), from), filepath.Join(string(d), to))
+}
 
 func (d folder) sync() error {
 	f, err := os.Open(string(d))
@@ -99,6 +114,7 @@ func (d folder) make() error {
 const (
 	lockName   = "lock"
 	cursorName = "cursor"
+	spareName  = "spare"
 	extension  = ".seg"
 )
 

@@ -35,7 +35,8 @@ type SegmentReport struct {
 	// Records counts those that can be read, Missing those between them that cannot, Broken the bytes that are no record.
 	Records, Missing uint64
 	Broken           int64
-	// Torn says that the broken bytes are at the end of the last segment, where a crash leaves them.
+	// Torn says that broken bytes are at the end of the last segment, where a crash leaves them, or a file that is being
+	// written over has them.
 	Torn bool
 	// Err says why nothing of it can be read.
 	Err error
@@ -128,11 +129,14 @@ func look(d files, s *segment, last, deep bool, key []byte) (SegmentReport, erro
 	}
 	var w walker
 	w.start(f, headSize, s.size)
-	for next := s.base; ; {
+	for next, torn := s.base, int64(0); ; {
 		fr, skipped, err := w.next(true)
 		out.Broken += skipped
+		if torn += skipped; err == nil && fr.seq >= s.base { // older ones are left of what the file held before
+			torn = 0
+		}
 		if errors.Is(err, io.EOF) {
-			out.Torn = last && skipped > 0
+			out.Torn = last && torn > 0
 			if last {
 				out.End = next
 			} else if out.End > next {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"sync"
 )
@@ -28,7 +29,7 @@ const (
 type Config struct {
 	// Dir is the folder, which is made with the mode 0700 where it is not there.
 	Dir string
-	// MaxBytes bounds the segments, in bytes; at least MinBytes.
+	// MaxBytes bounds the segments and the spare file, in bytes; at least MinBytes.
 	MaxBytes int64
 	// Refuse makes Append fail with ErrFull where there is no room; otherwise the oldest segment goes.
 	Refuse bool
@@ -37,6 +38,12 @@ type Config struct {
 	Key []byte
 	// Tag goes with all records of this run; at most MaxTag bytes.
 	Tag []byte
+	// Groups is in how many pieces of memory the newest records stay, one for each call of Append: that which is being
+	// written and that which Read has returned are two of them, and what is in the others Read does not take from the
+	// disk. Below 2 it takes everything from there. A piece is as large as the largest Append, rounded up to a power of 2.
+	Groups int
+	// OnFlush, where it is not nil, is called before each flush of what was appended or acknowledged: a test is a slow disk.
+	OnFlush func()
 
 	files files // of a test
 }
@@ -64,7 +71,7 @@ type Log struct {
 	// Owned by the writer.
 	active *segment // nil before the first record
 	out    file     // the active segment
-	buf    []byte
+	sealed []byte   // what is written where records are encrypted
 	cursor file
 	saved  position // in the cursor's file
 	marked bool     // and not flushed
@@ -78,7 +85,10 @@ type Log struct {
 	gone    uint64 // up to here everything that was not read is gone, and was counted
 	acked   uint64
 	note    []byte
-	bytes   int64
+	spare   int64    // the length of the spare file, 0 where there is none
+	window  []*group // the newest records that nobody has read, in order
+	free    []*group
+	made    int    // groups
 	poison  uint64 // segments that are not trusted any more
 	unsafe  uint64 // flushes that failed for good
 	evicted uint64 // records that went for want of room and had not been read
@@ -93,6 +103,8 @@ type segment struct {
 	base   uint64
 	end    uint64
 	size   int64
+	length int64  // of the file, where it was written before and is longer than size; 0 otherwise
+	whole  bool   // no write and no flush of it has failed
 	synced int64  // bytes known to be on the disk; owned by the writer
 	safe   uint64 // records before this one are among them; owned by the writer
 }
@@ -104,7 +116,8 @@ type Recovery struct {
 	Note  []byte
 	// Pending counts the records that are not acknowledged, the missing ones among them included.
 	Pending uint64
-	// Torn counts the bytes that were cut from the end.
+	// Torn counts the bytes that were cut from the end: what a crash has torn, or the rest of what the file held before it
+	// was written over.
 	Torn int64
 	// CursorLost says that the cursor could not be read, so that what was acknowledged comes again.
 	CursorLost bool
@@ -161,6 +174,9 @@ func (l *Log) recover() (rec Recovery, err error) {
 	if err := l.makeSlots(rec.CursorLost); err != nil {
 		return rec, err
 	}
+	if err := l.files.remove(spareName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return rec, err
+	}
 	if l.segs, err = list(l.files); err != nil {
 		return rec, err
 	}
@@ -181,14 +197,13 @@ func (l *Log) recover() (rec Recovery, err error) {
 	l.next = l.acked + 1
 	for _, s := range l.segs {
 		l.next = max(l.next, s.end)
-		l.bytes += s.size
 	}
 	if len(l.segs) > 0 {
 		// What is missing before the first segment went for want of room, and was counted then.
 		l.gone = max(l.segs[0].base, 1) - 1
 	}
 	l.read = l.acked
-	rec.Acked, rec.Note, rec.Bytes = l.acked, slices.Clone(l.note), l.bytes
+	rec.Acked, rec.Note, rec.Bytes = l.acked, slices.Clone(l.note), l.bytes()
 	rec.Pending = l.next - 1 - max(l.acked, l.gone)
 	return rec, nil
 }
@@ -277,7 +292,9 @@ func (l *Log) examine(s *segment, last bool) (torn int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if fr.seq < limit { // behind an fsync that failed, records may be in the next segment as well
+		// Behind an fsync that failed, records may be in the next segment as well; behind the end of a segment in a file
+		// that was written before, older ones are left.
+		if s.base <= fr.seq && fr.seq < limit {
 			end = w.at
 			if last {
 				s.end = max(s.end, fr.seq+1)
@@ -305,7 +322,7 @@ func (l *Log) Position() (appended, read, acked uint64) {
 
 // Usage is how full a spool is, and what has gone wrong with it since it was opened.
 type Usage struct {
-	// Bytes is the size of the segments.
+	// Bytes is the size of the files: the segments, and the spare one.
 	Bytes int64
 	// Poisoned counts the segments that are not trusted any more, after a write or an fsync that failed.
 	Poisoned uint64
@@ -319,7 +336,16 @@ type Usage struct {
 func (l *Log) Usage() Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Usage{l.bytes, l.poison, l.unsafe, l.evicted}
+	return Usage{l.bytes(), l.poison, l.unsafe, l.evicted}
+}
+
+// bytes returns how long the files are together. mu must be held.
+func (l *Log) bytes() int64 {
+	n := l.spare
+	for _, s := range l.segs {
+		n += max(s.size, s.length)
+	}
+	return n
 }
 
 // Ack takes note that everything up to a record is done with. Save writes that down, with the note of the latest call,

@@ -41,6 +41,7 @@ type model struct {
 	lost, missing, counted uint64
 	hurt                   bool // a flush has failed whose records may be gone
 	unsure                 bool // and no later run knows which are on the plates
+	calm                   bool // runs are long enough to come round to files that were written before
 }
 
 func runModel(t *testing.T, seed uint64) {
@@ -50,9 +51,12 @@ func runModel(t *testing.T, seed uint64) {
 	if r.IntN(2) == 0 {
 		m.cfg.Key = key
 	}
-	m.d.forgets = r.IntN(2) == 0
+	m.d.forgets, m.cfg.Groups, m.calm = r.IntN(2) == 0, r.IntN(5), r.IntN(2) == 0
 	m.open()
 	for range 400 {
+		if n := m.l.Usage().Bytes; n > m.cfg.MaxBytes {
+			t.Fatalf("%d bytes, at most %d are allowed", n, m.cfg.MaxBytes)
+		}
 		switch dice := r.IntN(100); {
 		case dice < 45:
 			m.append()
@@ -69,6 +73,10 @@ func runModel(t *testing.T, seed uint64) {
 			m.d.failWrite = r.IntN(2)
 		case dice < 95:
 			m.d.room = []int64{0, MinBytes / 2, m.d.used() + 1000}[r.IntN(3)]
+		case m.calm && r.IntN(8) > 0:
+			m.drain()
+			m.ack = m.read
+			m.l.Ack(m.ack, fmt.Append(nil, m.ack))
 		default:
 			m.end(r.IntN(3))
 			m.open()
@@ -106,6 +114,9 @@ func (m *model) open() {
 
 func (m *model) append() {
 	n := uint64(m.r.IntN(30) + 1)
+	if m.calm {
+		n *= 3
+	}
 	first, lost, err := m.l.Append(payloads(m.last+1, m.last+n))
 	m.lost += lost
 	if err != nil {

@@ -27,6 +27,10 @@ type reader struct {
 	aead cipher.AEAD
 	w    walker
 	errs int // that came one after another
+	// group is what Read has returned last, nil where that came from the disk. Up to at of past everything was returned.
+	group *group
+	past  *segment
+	at    int64
 }
 
 // maxReadErrors is how often reading may fail before the rest of a segment is given up.
@@ -43,9 +47,13 @@ func (l *Log) Read(dst []Record) ([]Record, error) {
 	}
 }
 
-// readSome returns what one look at the disk gives. again says that it gave nothing and that there is more.
+// readSome returns what one look gives. again says that it gave nothing and that there is more.
 func (l *Log) readSome(dst []Record) (out []Record, again bool, err error) {
 	s, limit, from, gap := l.where()
+	if g := l.reader.group; g != nil {
+		l.leave(g)
+		return g.records(dst, from), false, nil
+	}
 	if gap.Missing > 0 {
 		return append(dst, gap), false, nil
 	}
@@ -77,15 +85,33 @@ type extent struct {
 	sealed bool // nothing more will come
 }
 
-// where finds the segment of the next record, and numbers that are in none.
+// leave turns the reader to behind what it found in memory: a segment that it left is not kept open.
+func (l *Log) leave(g *group) {
+	r := &l.reader
+	if r.f != nil && r.seg != g.seg {
+		_ = r.f.Close()
+		r.seg, r.f = nil, nil
+	}
+	r.past, r.at = g.seg, g.till
+}
+
+// where finds the segment of the next record, and numbers that are in none. A record that is in the window it takes out, as
+// reader.group.
 func (l *Log) where() (s *segment, limit extent, from uint64, gap Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.reader.group != nil {
+		l.free, l.reader.group = append(l.free, l.reader.group), nil
+	}
 	from = l.read + 1
 	if from <= l.gone {
 		gap = Record{Seq: from, Missing: l.gone - l.read, Counted: true}
 		l.read = l.gone
 		return nil, extent{}, 0, gap
+	}
+	if g := l.recent(from); g != nil {
+		l.read = g.end - 1
+		return g.seg, extent{}, from, Record{}
 	}
 	for i, c := range l.segs {
 		if c.end <= from {
@@ -96,7 +122,11 @@ func (l *Log) where() (s *segment, limit extent, from uint64, gap Record) {
 			l.read = c.base - 1
 			return nil, extent{}, 0, gap
 		}
-		return c, extent{c.size, c.end, i+1 < len(l.segs)}, from, Record{}
+		limit = extent{c.size, c.end, i+1 < len(l.segs)}
+		if len(l.window) > 0 && l.window[0].seg == c { // from there on it need not be read
+			limit.size, limit.end = min(c.size, l.window[0].at), min(c.end, l.window[0].first)
+		}
+		return c, limit, from, Record{}
 	}
 	return nil, extent{}, 0, Record{}
 }
@@ -107,8 +137,14 @@ func (l *Log) hasMore() bool { return l.read+1 < l.next }
 // turnTo opens a segment, and lets the walker see what has come to it.
 func (l *Log) turnTo(s *segment, size int64) error {
 	r := &l.reader
+	at := int64(headSize)
+	if r.past == s {
+		at = r.at
+	}
 	if r.seg == s {
-		r.w.size = max(r.w.size, size)
+		if r.w.size = max(r.w.size, size); r.w.at < at {
+			r.w.start(r.f, at, size)
+		}
 		return nil
 	}
 	if r.f != nil {
@@ -130,7 +166,7 @@ func (l *Log) turnTo(s *segment, size int64) error {
 		return fmt.Errorf("spool: %s: %w", s.name, err)
 	}
 	r.seg, r.f, r.errs = s, f, 0
-	r.w.start(f, headSize, size)
+	r.w.start(f, at, size)
 	return nil
 }
 

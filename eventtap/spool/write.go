@@ -13,12 +13,21 @@ import (
 // older records went to make room before anyone had read them. On an error nothing was appended, and the same records
 // may be given again.
 func (l *Log) Append(records [][]byte) (first, lost uint64, err error) {
+	return l.AppendParts(nil, records)
+}
+
+// AppendParts is Append for records in two parts: heads[i] comes before tails[i]. No heads are empty ones.
+func (l *Log) AppendParts(heads, tails [][]byte) (first, lost uint64, err error) {
 	var size int64
-	for _, r := range records {
-		if len(r) > MaxRecord {
-			return 0, 0, fmt.Errorf("spool: a record of %d bytes, at most %d are allowed", len(r), MaxRecord)
+	for i := range tails {
+		n := len(tails[i])
+		if heads != nil {
+			n += len(heads[i])
 		}
-		size += int64(len(r) + Overhead)
+		if n > MaxRecord {
+			return 0, 0, fmt.Errorf("spool: a record of %d bytes, at most %d are allowed", n, MaxRecord)
+		}
+		size += int64(n + Overhead)
 	}
 	if size > l.cfg.segmentBytes()-headSize {
 		return 0, 0, fmt.Errorf("spool: %d bytes at once, at most %d are allowed", size, l.cfg.segmentBytes()-headSize)
@@ -27,6 +36,7 @@ func (l *Log) Append(records [][]byte) (first, lost uint64, err error) {
 		if err := l.retire(); err != nil {
 			return 0, 0, err
 		}
+		_ = l.Save() // so that a file is spare; where the cursor cannot be saved, the next call tries again, and tells
 	}
 	if lost, err = l.makeRoom(size); err != nil {
 		return 0, lost, err
@@ -36,7 +46,7 @@ func (l *Log) Append(records [][]byte) (first, lost uint64, err error) {
 			return 0, lost, err
 		}
 	}
-	first, err = l.write(records)
+	first, err = l.write(heads, tails, int(size))
 	return first, lost, err
 }
 
@@ -47,24 +57,28 @@ func (l *Log) upcoming() uint64 {
 	return l.next
 }
 
-func (l *Log) write(records [][]byte) (first uint64, err error) {
+func (l *Log) write(heads, tails [][]byte, size int) (first uint64, err error) {
 	s := l.active
 	aead, err := s.head.cipher(l.cfg.Key)
 	if err != nil {
 		return 0, err
 	}
 	first = l.upcoming()
-	l.buf = l.buf[:0]
-	for i, r := range records {
-		l.buf = appendRecord(l.buf, first+uint64(i), r, aead, s.head)
+	g := l.blank(size)
+	g.fill(s, first, heads, tails)
+	out := g.buf
+	if aead != nil {
+		l.sealed = g.seal(l.sealed[:0], aead)
+		out = l.sealed
 	}
-	_, err = l.out.WriteAt(l.buf, s.size)
+	_, err = l.out.WriteAt(out, s.size)
 	if err == nil && l.cfg.Commit == Batch {
-		if err = l.out.Sync(); err == nil {
-			s.synced, s.safe = s.size+int64(len(l.buf)), first+uint64(len(records))
+		if err = l.flush(l.out); err == nil {
+			s.synced, s.safe = s.size+int64(len(out)), g.end
 		}
 	}
 	if err != nil {
+		l.putBack(g)
 		// What of it is on the disk is not known, and a number of an encrypted record is not used twice: no more of this
 		// segment.
 		l.abandon()
@@ -72,10 +86,9 @@ func (l *Log) write(records [][]byte) (first uint64, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s.size += int64(len(l.buf))
-	l.bytes += int64(len(l.buf))
-	l.next += uint64(len(records))
-	s.end = l.next
+	g.at, g.till = s.size, s.size+int64(len(out))
+	s.size, s.end, l.next = g.till, g.end, g.end
+	l.publish(g)
 	return first, nil
 }
 
@@ -87,32 +100,44 @@ func (l *Log) begin(base uint64) error {
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	s := &segment{name: segmentName(base), head: h, base: base, end: base, safe: base}
-	f, err := l.files.open(s.name, true)
-	if err != nil {
-		return fmt.Errorf("spool: %w", err)
-	}
-	// A file of this name can be there: one that was begun, and failed or had nothing in it when the process ended.
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt(h.raw, 0)
-	}
+	s := &segment{name: segmentName(base), head: h, base: base, end: base, safe: base, size: headSize, whole: true}
+	f, err := l.create(s)
 	if err == nil && l.cfg.Commit != None {
-		err = l.files.sync()
+		if err = l.files.sync(); err != nil {
+			_ = f.Close()
+			_ = l.files.remove(s.name)
+		}
 	}
 	if err != nil {
-		_ = f.Close()
-		_ = l.files.remove(s.name)
 		return fmt.Errorf("spool: %w", err)
 	}
-	s.size, s.synced = headSize, 0
 	l.out, l.active = f, s
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.segs = dropName(l.segs, s.name)
 	l.segs = append(l.segs, s)
-	l.bytes = total(l.segs)
 	return nil
+}
+
+// create makes the file of a segment, with its head: of the spare one where there is one.
+func (l *Log) create(s *segment) (file, error) {
+	if f := l.reuse(s); f != nil {
+		return f, nil
+	}
+	f, err := l.files.open(s.name, true)
+	if err != nil {
+		return nil, err
+	}
+	// A file of this name can be there: one that was begun, and failed or had nothing in it when the process ended.
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt(s.head.raw, 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		_ = l.files.remove(s.name)
+		return nil, err
+	}
+	return f, nil
 }
 
 func dropName(segs []*segment, name string) []*segment {
@@ -120,13 +145,6 @@ func dropName(segs []*segment, name string) []*segment {
 		return segs[:n-1]
 	}
 	return segs
-}
-
-func total(segs []*segment) (n int64) {
-	for _, s := range segs {
-		n += s.size
-	}
-	return n
 }
 
 // retire ends the active segment, flushed.
@@ -140,6 +158,9 @@ func (l *Log) retire() error {
 	if l.active == nil {
 		return nil
 	}
+	if l.active.length > 0 {
+		l.trim(l.active)
+	}
 	err := l.out.Close()
 	l.out, l.active = nil, nil
 	if err != nil {
@@ -148,10 +169,21 @@ func (l *Log) retire() error {
 	return nil
 }
 
+// trim cuts the file of the active segment off behind its last record.
+func (l *Log) trim(s *segment) {
+	if err := l.out.Truncate(s.size); err != nil {
+		return // what stays counts, and its records are too old to be taken for new ones
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.length = 0
+}
+
 // abandon ends the active segment behind the last record that was appended.
 func (l *Log) abandon() {
 	s := l.active
-	_ = l.out.Truncate(s.size) // so that nobody finds a record there that does not count
+	s.whole = false
+	l.trim(s) // so that nobody finds a record there that does not count
 	l.poisoned()
 	if err := l.Sync(); err == nil && l.active != nil {
 		_ = l.out.Close()
@@ -161,7 +193,6 @@ func (l *Log) abandon() {
 	defer l.mu.Unlock()
 	if n := len(l.segs); n > 0 && l.segs[n-1] == s && s.end == s.base {
 		l.segs = l.segs[:n-1]
-		l.bytes = total(l.segs)
 	}
 }
 
@@ -173,7 +204,7 @@ func (l *Log) Sync() error {
 	if s == nil || l.cfg.Commit == None || s.synced == s.size {
 		return nil
 	}
-	err := l.out.Sync()
+	err := l.flush(l.out)
 	if err == nil {
 		s.synced, s.safe = s.size, s.end
 		return nil
@@ -185,6 +216,13 @@ func (l *Log) Sync() error {
 		return fmt.Errorf("spool: %w; and again in a new segment: %w", err, again)
 	}
 	return nil
+}
+
+func (l *Log) flush(f file) error {
+	if l.cfg.OnFlush != nil {
+		l.cfg.OnFlush()
+	}
+	return f.Sync()
 }
 
 // move writes the records of the active segment that are not known to be on the disk to a new one.
@@ -207,13 +245,12 @@ func (l *Log) move(s *segment) error {
 	}
 	l.mu.Lock()
 	to := &segment{name: segmentName(h.base), head: h, base: h.base, end: s.end, size: n, synced: n, safe: s.end}
-	s.end, s.size = h.base, max(s.synced, headSize)
+	s.end, s.size, s.length, s.whole = h.base, max(s.synced, headSize), 0, false
 	cut := s.size
 	if s.base == h.base {
 		l.segs = l.segs[:len(l.segs)-1] // it has the same name
 	}
 	l.segs = append(l.segs, to)
-	l.bytes = total(l.segs)
 	l.mu.Unlock()
 	l.out, l.active = f, to
 	if s.base != h.base {
@@ -285,14 +322,11 @@ const Overhead = frameSize + sealSize
 // makeRoom removes what is acknowledged, and then the oldest segments, until there is room. It returns how many records
 // were lost by that.
 func (l *Log) makeRoom(size int64) (lost uint64, err error) {
-	if l.active == nil {
-		size += headSize
-	}
-	for l.Usage().Bytes+size > l.cfg.MaxBytes {
+	for !l.fits(size) {
 		if err := l.Save(); err != nil {
 			return lost, err
 		}
-		if l.Usage().Bytes+size <= l.cfg.MaxBytes {
+		if l.fits(size) || l.dropSpare() && l.fits(size) {
 			break
 		}
 		if l.cfg.Refuse {
@@ -316,7 +350,6 @@ func (l *Log) evict() (lost uint64, ok bool) {
 	}
 	s := l.segs[0]
 	l.segs = l.segs[1:]
-	l.bytes = total(l.segs)
 	if from := max(s.base, l.read+1, l.gone+1); s.end > from {
 		lost = s.end - from
 	}
@@ -349,14 +382,17 @@ func (l *Log) Save() error {
 		return err
 	}
 	if l.marked && l.cfg.Commit != None {
-		if err := l.cursor.Sync(); err != nil {
+		if err := l.flush(l.cursor); err != nil {
 			l.doubt = true // the next flush may say that all is well
 			return fmt.Errorf("spool: the cursor: %w", err)
 		}
 	}
 	l.marked = false
-	for _, name := range l.finished() {
-		if err := l.files.remove(name); err != nil {
+	for _, s := range l.finished() {
+		if l.keepSpare(s) {
+			continue
+		}
+		if err := l.files.remove(s.name); err != nil {
 			return fmt.Errorf("spool: %w", err)
 		}
 	}
@@ -364,20 +400,20 @@ func (l *Log) Save() error {
 }
 
 // finished takes the segments out whose records are all acknowledged in the saved cursor.
-func (l *Log) finished() (names []string) {
+func (l *Log) finished() (segs []*segment) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.segs) > 0 && l.segs[0] != l.active && l.segs[0].end <= l.saved.acked+1 {
-		names = append(names, l.segs[0].name)
+		segs = append(segs, l.segs[0])
 		l.gone = max(l.gone, l.segs[0].end-1)
 		l.segs = l.segs[1:]
 	}
-	l.bytes = total(l.segs)
-	return names
+	return segs
 }
 
 // Close flushes, saves the cursor and gives the folder back. The reader must have returned.
 func (l *Log) Close() error {
-	err := l.retire()
-	return errors.Join(err, l.Save(), l.release())
+	err := errors.Join(l.retire(), l.Save())
+	l.dropSpare()
+	return errors.Join(err, l.release())
 }
