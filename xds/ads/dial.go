@@ -27,6 +27,7 @@ const (
 // dialer opens streams over a gRPC connection of their own. The connection is not reused: its state is the stream's
 // state, and the back-off is ours.
 func dialer(cfg Config) opener {
+	encoded := encodeNode(cfg.Node)
 	return func(ctx context.Context, t Target) (stream, func(), error) {
 		name := t.Address
 		if t.Network == "unix" {
@@ -52,7 +53,7 @@ func dialer(cfg Config) opener {
 			}
 			return nil, nil, err
 		}
-		return s, func() { _ = conn.Close() }, nil
+		return &sender{s, encoded}, func() { _ = conn.Close() }, nil
 	}
 }
 

@@ -219,7 +219,9 @@ func TestPollSecure(t *testing.T) {
 func TestSecureAnew(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
-	_, target := serveTLS(t, "tcp", "127.0.0.1:0", p.server(p.issue(t, "spiffe://mesh/cp")))
+	config := p.server(p.issue(t, "spiffe://mesh/cp"))
+	config.MaxVersion = tls.VersionTLS12 // see TestRogue: in 1.3 the first try may end with a broken pipe instead
+	_, target := serveTLS(t, "tcp", "127.0.0.1:0", config)
 	var calls atomic.Int32
 	secure := func(ctx context.Context) (*tls.Config, error) {
 		c, err := p.secure(ctx)
@@ -229,7 +231,7 @@ func TestSecureAnew(t *testing.T) {
 		return c, err
 	}
 	out := run(t, ads.Config{Targets: []ads.Target{target}, Secure: secure})
-	refused(t, out, "remote error: tls: certificate required")
+	refused(t, out, "handshake failure (alert of the other side)")
 	wait[ads.Response](t, out)
 }
 
