@@ -108,7 +108,7 @@ soak-tap: ## The long forms of the event tap's tests: outages, kills, slow and f
 	$(GO) test -count=1 -v -timeout 10m ./eventtap/sink/kafka -run '^TestLeadersMove$$' -leader.moves=100
 	SOAK=1 $(GO) test -count=1 -v -timeout 30m ./test/e2e -run '^(TestEventAccounting|TestBusDownUnderRequests|TestProxyKilled|TestSlowDisk|TestNothingPersonal|TestNothingPersonalInTrailers|TestThousandWatchers)$$'
 	test/buses/install.sh $(abspath $(CACHE))/buses
-	SOAK=1 MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) test -count=1 -v -tags buses -timeout 90m ./test/buses -run '^(TestFaults|TestNATSCluster)$$'
+	SOAK=1 MESHTAP_BUSES=$(abspath $(CACHE))/buses $(GO) test -count=1 -v -tags buses -timeout 90m ./test/buses -run '^(TestFaults|TestNATSCluster|TestRabbitMQCluster)$$'
 
 bench-test: ## Test the benchmark itself
 	cd test/bench && $(GO) vet ./... && $(GO) test ./...

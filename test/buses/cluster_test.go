@@ -23,11 +23,12 @@ import (
 	"github.com/meshtap/meshtap/test/conformance/sink"
 )
 
-// cluster is a NATS of three servers.
+// cluster is a bus of three servers, of which one leads what a sink writes to.
 type cluster struct {
 	*broker
 	nodes []*server
-	js    jetstream.JetStream
+	// asked returns which it is, or why that is not known: all others must live and have all of it.
+	asked func(name string) (int, error)
 }
 
 // TestNATSCluster has a cluster of real servers lose the one that leads the stream, over and over (F84): it is killed, or
@@ -36,11 +37,15 @@ func TestNATSCluster(t *testing.T) {
 	if long(1, 0) == 0 {
 		t.Skip("it runs with SOAK=1: an election takes seconds")
 	}
-	c := natsCluster(t)
+	loseLeaders(t, natsCluster(t), 10)
+}
+
+// loseLeaders kills the server that leads, or stops it, in turn, so many times in all.
+func loseLeaders(t *testing.T, c *cluster, times int) {
 	f := begin(t, c.broker, onDisk(t), usual)
 	f.working()
 	var killed, stopped int
-	for n := range 10 {
+	for n := range times {
 		s := c.nodes[c.leader(t, f.name)]
 		if n%2 == 0 {
 			s.kill(t)
@@ -61,14 +66,14 @@ func TestNATSCluster(t *testing.T) {
 	f.end(false)
 }
 
-// leader waits until one server leads the stream and the others have all of it, and returns which it is.
-func (c *cluster) leader(t *testing.T, stream string) int {
+// leader waits until one server leads and the others have everything, and returns which it is.
+func (c *cluster) leader(t *testing.T, name string) int {
 	t.Helper()
 	limit := time.After(2 * time.Minute)
 	pace := time.NewTicker(100 * time.Millisecond)
 	defer pace.Stop()
 	for {
-		n, err := leaderOf(c.js, stream)
+		n, err := c.asked(name)
 		if err == nil {
 			return n
 		}
@@ -143,9 +148,11 @@ func natsCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
-	if c.js, err = jetstream.New(conn); err != nil {
+	js, err := jetstream.New(conn)
+	if err != nil {
 		t.Fatal(err)
 	}
+	c.asked = func(stream string) (int, error) { return leaderOf(js, stream) }
 	c.broker = &broker{
 		dedupe: true,
 		sink: func(t *testing.T, name string) eventtap.Sink {

@@ -5,6 +5,8 @@
 package buses
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,8 +36,13 @@ type rabbit struct {
 
 func startRabbit(t *testing.T, conf string) *rabbit {
 	t.Helper()
-	p := freePorts(t, 4)
-	r := &rabbit{dir: t.TempDir(), ca: sink.NewAuthority(t), secure: "127.0.0.1:" + p[3], epmd: p[2]}
+	return startRabbitOn(t, freePorts(t, 4), t.TempDir(), conf)
+}
+
+// startRabbitOn starts a node with its state in dir, on ports: of AMQP, of the distribution, of epmd, and of TLS.
+func startRabbitOn(t *testing.T, p []string, dir, conf string) *rabbit {
+	t.Helper()
+	r := &rabbit{dir: dir, ca: sink.NewAuthority(t), secure: "127.0.0.1:" + p[3], epmd: p[2]}
 	cert, key := r.ca.Issue(t)
 	conf += fmt.Sprintf("default_user = tap\ndefault_pass = right\nlisteners.ssl.default = %s\nssl_options.cacertfile = %s\n"+
 		"ssl_options.certfile = %s\nssl_options.keyfile = %s\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n",
@@ -179,16 +186,36 @@ func TestRabbitMQ(t *testing.T) {
 // ctl runs RabbitMQ's own command line tool.
 func (r *rabbit) ctl(t *testing.T, args ...string) string {
 	t.Helper()
-	script := strings.TrimSpace(run(t, "sh", "-c", "dpkg -L rabbitmq-server | grep 'lib/rabbitmq/bin/rabbitmqctl$'"))
-	_, port, _ := strings.Cut(r.addr, ":")
-	cmd := exec.CommandContext(t.Context(), script, append([]string{"-n", "meshtap" + port + "@localhost"}, args...)...)
-	cmd.Env = append(os.Environ(), "HOME="+r.dir, "ERL_EPMD_PORT="+r.epmd)
-	out, err := cmd.CombinedOutput()
+	out, err := r.tool(t, "rabbitmqctl", args...)
 	if err != nil {
-		t.Fatalf("%q: %v\n%s", args, err, out)
+		t.Fatalf("%q: %v", args, err)
 	}
 	return string(out)
 }
+
+// tool runs one of RabbitMQ's own command line tools, and returns what it prints. It is ended after a while: it waits for a
+// node that is stopped.
+func (r *rabbit) tool(t *testing.T, name string, args ...string) ([]byte, error) {
+	t.Helper()
+	script := strings.TrimSpace(run(t, "sh", "-c", "dpkg -L rabbitmq-server | grep 'lib/rabbitmq/bin/"+name+"$'"))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, script, append([]string{"-n", r.node()}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+r.dir, "ERL_EPMD_PORT="+r.epmd)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%w: %s%s", err, out, &stderr)
+	}
+	return out, err
+}
+
+// node is what the node is called.
+func (r *rabbit) node() string { return rabbitNode(strings.TrimPrefix(r.addr, "127.0.0.1:")) }
+
+// rabbitNode is what rabbitmq.sh calls the node of a port.
+func rabbitNode(port string) string { return "meshtap" + port + "@localhost" }
 
 // narrowRabbit is a node of its own, since how large a message may be is a setting of the whole node.
 func narrowRabbit(t *testing.T) sink.Narrow {
