@@ -22,7 +22,7 @@ type Options struct {
 	// Patience is how many events of a run may pass before a hole in its numbers is told; 0 is DefaultPatience. It must be
 	// more than how far events get out of order, which they do between the partitions of a bus.
 	Patience uint64
-	// State, where it is not nil, leaves out what is stale.
+	// State, where it is not nil, leaves out what is stale, and says of each other event what it is: Event.Verdict.
 	State *State
 	// Filter, where it is not nil, chooses. Lost events pass.
 	Filter *filter.Filter
@@ -111,7 +111,7 @@ func (c *Consumer) message(m *Message, each func(*Delivery) error) (err error) {
 	h := &handling{done: m.Done}
 	h.left.Store(1)
 	Decode(m, func(e Event) {
-		if err != nil || !c.take(e.Event) {
+		if err != nil || !c.take(&e) {
 			return
 		}
 		h.left.Add(1)
@@ -128,26 +128,39 @@ func (c *Consumer) message(m *Message, each func(*Delivery) error) (err error) {
 	return err
 }
 
-// take reports whether an event is to be handed out.
-func (c *Consumer) take(e *event.Event) (wanted bool) {
-	if c.window.Repeated(e) {
+// take reports whether an event is to be handed out, and notes what it is to the State.
+func (c *Consumer) take(e *Event) (wanted bool) {
+	if c.window.Repeated(e.Event) {
 		c.count(func(n *Counts) { n.Repeated++ })
 		return false
 	}
-	c.tell(c.gaps.See(e))
+	c.tell(c.gaps.See(e.Event))
 	add := func(n *Counts) { n.Events++ }
 	switch wanted = true; {
 	case e.Kind == event.Lost:
 		add = func(n *Counts) { n.Events++; n.Lost += e.Uint(event.Count) }
-	case c.opt.State != nil && c.opt.State.Take(e) == Stale:
+	case c.resolve(e) == Stale:
 		add, wanted = func(n *Counts) { n.Stale++ }, false
 	case c.opt.Filter != nil:
-		if yes, err := c.opt.Filter.Match(e); err != nil || !yes {
+		if yes, err := c.opt.Filter.Match(e.Event); err != nil || !yes {
 			add, wanted = func(n *Counts) { n.Unselected++ }, false
 		}
 	}
 	c.count(add)
 	return wanted
+}
+
+// resolve notes what an event is to the State, if there is one.
+func (c *Consumer) resolve(e *Event) Verdict {
+	if c.opt.State == nil {
+		return Stateless
+	}
+	if e.Verdict = c.opt.State.Take(e.Event); e.Verdict == Newer || e.Verdict == Moved {
+		if w, ok := c.opt.State.Counts(e.Event); ok {
+			e.Counts = &w
+		}
+	}
+	return e.Verdict
 }
 
 func (c *Consumer) count(add func(*Counts)) {

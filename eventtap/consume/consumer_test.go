@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -230,6 +232,48 @@ func TestStale(t *testing.T) {
 	})
 	if err != nil || fmt.Sprint(got) != "[2 3]" || c.Counts().Stale != 1 {
 		t.Errorf("%v, %v, %+v", got, err, c.Counts())
+	}
+}
+
+// TestConflict: with a State, an event says what it is, and what counts.
+func TestConflict(t *testing.T) {
+	t.Parallel()
+	circuit := func(source string, n uint64, to string) *event.Event {
+		e := request(n, "a")
+		e.Kind, e.Source, e.BootID, e.ID = event.Circuit, []byte(source), []byte(source), fmt.Appendf(nil, "%s-%d", source, n)
+		e.Texts[event.Cluster], e.Texts[event.To] = []byte("a"), []byte(to)
+		return e
+	}
+	open := func(words []consume.Word) int {
+		return slices.IndexFunc(words, func(w consume.Word) bool { return w.To == "open" }) // none is a conflict
+	}
+	for _, c := range []struct {
+		name  string
+		state *consume.State
+		want  string
+	}{
+		{"both", consume.NewState(consume.Both), "p-1 Newer open, q-1 Conflict -, p-2 Newer closed, "},
+		{"a rule", consume.NewStateBy(open), "p-1 Newer open, p-2 Conflict -, "},
+		{"none", nil, "p-1 Stateless -, q-1 Stateless -, p-2 Stateless -, "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var b bus
+			b.put(nil, circuit("p", 1, "open"), circuit("q", 1, "closed"), circuit("p", 2, "closed"))
+			var got strings.Builder
+			names := map[consume.Verdict]string{consume.Stateless: "Stateless", consume.Newer: "Newer", consume.Conflict: "Conflict", consume.Moved: "Moved"}
+			err := consume.New(&b, consume.Options{State: c.state}).Run(t.Context(), 1, func(_ context.Context, e consume.Event) error {
+				counts := "-"
+				if e.Counts != nil {
+					counts = e.Counts.To
+				}
+				fmt.Fprintf(&got, "%s %s %s, ", e.ID, names[e.Verdict], counts)
+				return nil
+			})
+			if err != nil || got.String() != c.want {
+				t.Errorf("%v, got %s, want %s", err, &got, c.want)
+			}
+		})
 	}
 }
 

@@ -40,6 +40,11 @@ type Event struct {
 	*event.Event
 	// Raw is the JSON form; nil where the event came as protobuf.
 	Raw []byte
+	// Verdict is what the event is to a Consumer's State; Stateless where it has none.
+	Verdict Verdict
+	// Counts is the word that counts of the thing that the event is about, which Moved makes another than the event's; nil
+	// without a State, or where none counts.
+	Counts *Word
 }
 
 // JSON returns the event in the CloudEvents JSON format.
@@ -52,7 +57,7 @@ func (e *Event) JSON() []byte {
 
 // DecodeLine reads one event in JSON. It keeps line.
 func DecodeLine(line []byte) (Event, error) {
-	e := Event{new(event.Event), line}
+	e := Event{Event: new(event.Event), Raw: line}
 	return e, e.DecodeJSON(line)
 }
 

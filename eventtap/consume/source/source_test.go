@@ -367,7 +367,7 @@ func TestProxy(t *testing.T) {
 	h := hub.New(4 << 20)
 	fill(t, h, 500)
 	admin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q, err := hub.ParseQuery(r.URL.Query().Get)
+		q, err := hub.ParseQuery(r.URL.Query())
 		if err != nil || r.URL.Path != "/events" {
 			http.Error(w, fmt.Sprint(err), http.StatusBadRequest)
 			return
