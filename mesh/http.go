@@ -18,7 +18,10 @@ type HTTPManager struct {
 	Scoped *ScopedRoutes
 	// Filters are the HTTP filters before the router, in order.
 	Filters []Extension
-	Router  Router
+	// Router is the terminal filter. With RouterDiscovery its configuration comes by itself: an Extension whose Config is a
+	// Router.
+	Router          Router
+	RouterDiscovery *FilterDiscovery
 	// ServerName is the value of the server header where ServerHeader says so. The default is "envoy".
 	ServerName   string
 	ServerHeader ServerHeader

@@ -82,9 +82,11 @@ type FilterChain struct {
 	HandshakeTimeout time.Duration
 	// Filters are the network filters before the terminal one.
 	Filters []Extension
-	// Exactly one of HTTP and TCP is the terminal filter.
-	HTTP *HTTPManager
-	TCP  *TCPProxy
+	// Exactly one of HTTP and TCP is the terminal filter, unless Discovery says where its configuration comes from: an
+	// Extension whose Config is one of them.
+	HTTP      *HTTPManager
+	TCP       *TCPProxy
+	Discovery *FilterDiscovery
 }
 
 // ChainMatch selects connections. An empty field matches all. Envoy's order decides between chains that match:

@@ -3,7 +3,7 @@
 package mesh
 
 // PartRef names a resource that does not ride in snapshots but is handed on by itself: a secret (KindSecret), or the
-// configuration of an HTTP filter (KindExtension).
+// configuration of a filter (KindExtension).
 type PartRef struct {
 	Kind ResourceKind
 	// Key is the name, with its source where that is not the aggregated stream.
@@ -14,7 +14,7 @@ type PartRef struct {
 	Default bool
 }
 
-// FilterDiscovery is where the configuration of an HTTP or listener filter comes from while the filter runs (ECDS).
+// FilterDiscovery is where the configuration of a filter comes from while the filter runs (ECDS).
 type FilterDiscovery struct {
 	// Key is that of the resource, Types are the types it may have, as in PartRef.
 	Key, Types string

@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -10,6 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,6 +262,35 @@ func TestHTTP2Refused(t *testing.T) {
 	}
 }
 
+// TestAsDownstream: with use_downstream_protocol_config, an upstream is spoken to as the client speaks.
+func TestAsDownstream(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) { _, _ = io.WriteString(w, q.Proto) }))
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	c := cluster("c", s.Listener.Addr().String())
+	c.HTTP.Protocol = mesh.UpstreamAsDownstream
+	r := newRig(t)
+	r.serve(manager(), []*mesh.Route{prefix("/", to("c"))}, c)
+	for range 2 {
+		for want, down := range map[string]*http.Client{"HTTP/1.1": client, "HTTP/2.0": client2(t)} {
+			resp, err := down.Get("http://" + r.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(got) != want || err != nil {
+				t.Errorf("%q, %v, want %s", got, err, want)
+			}
+		}
+	}
+	r.settled("c")
+}
+
 // TestHTTP2Cancelled: that an upstream has cancelled an answer, as gRPC servers do at a call's deadline, is not told to the
 // client as a fault of the proxy's.
 func TestHTTP2Cancelled(t *testing.T) {
@@ -313,6 +346,170 @@ func resetter(t testing.TB, code http2.ErrCode) (addr string) {
 		}
 	})
 	return l.Addr().String()
+}
+
+// TestHTTP2LostBehindHead: a call whose answer breaks off behind its head, or its message, is made again as long as the
+// client has nothing of it, where a policy says so; and never after.
+func TestHTTP2LostBehindHead(t *testing.T) {
+	t.Parallel()
+	again := &mesh.RetryPolicy{On: mesh.RetryOnGRPCUnavailable, Retries: 1}
+	for name, tc := range map[string]struct {
+		policy   *mesh.RetryPolicy
+		message  bool
+		seen     bool // the client has the head by then
+		attempts int
+		body     string
+	}{
+		"head":                    {again, false, false, 2, "whole"},
+		"message":                 {again, true, false, 2, "whole"},
+		"message, without policy": {nil, true, false, 1, "begun"},
+		"head that was passed on": {again, false, true, 1, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			seen := make(chan struct{})
+			r := newRig(t)
+			a := to("c")
+			a.Retry = tc.policy
+			r.serve(manager(), []*mesh.Route{prefix("/", a)}, cluster2("c", breaksOff(t, tc.message, tc.seen, seen)))
+			q, _ := http.NewRequest(http.MethodPost, "http://"+r.addr, nil)
+			q.Header.Set("Content-Type", "application/grpc")
+			resp, err := client2(t).Do(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			close(seen)
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(b) != tc.body || (err == nil) != (tc.body == "whole") {
+				t.Errorf("%q, %v", b, err)
+			}
+			if o := r.rec.wait(t, 1)[0]; o.Attempts != tc.attempts || len(o.Tries) != tc.attempts-1 {
+				t.Errorf("%d attempts, after %v", o.Attempts, o.Tries)
+			}
+			r.settled("c")
+		})
+	}
+}
+
+// breaksOff is an upstream of HTTP/2 that resets its first answer of gRPC behind the head, or behind a message, at once
+// or when seen is closed; later ones are whole.
+func breaksOff(t testing.TB, message, wait bool, seen <-chan struct{}) (addr string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { l.Close() })
+	var calls atomic.Int64
+	wg.Go(func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			t.Cleanup(func() { c.Close() })
+			wg.Go(func() {
+				_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+				var out, head bytes.Buffer
+				fr := http2.NewFramer(&out, c)
+				_ = fr.WriteSettings()
+				_, _ = out.WriteTo(c)
+				for f, err := fr.ReadFrame(); err == nil; f, err = fr.ReadFrame() {
+					if f, is := f.(*http2.HeadersFrame); is {
+						head.Reset()
+						enc := hpack.NewEncoder(&head)
+						_ = enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+						_ = enc.WriteField(hpack.HeaderField{Name: "content-type", Value: "application/grpc"})
+						_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: f.StreamID, BlockFragment: head.Bytes(), EndHeaders: true})
+						switch first := calls.Add(1) == 1; {
+						case !first:
+							_ = fr.WriteData(f.StreamID, true, []byte("whole"))
+						case message:
+							_ = fr.WriteData(f.StreamID, false, []byte("begun"))
+							fallthrough
+						default:
+							if wait {
+								_, _ = out.WriteTo(c)
+								<-seen
+							}
+							_ = fr.WriteRSTStream(f.StreamID, http2.ErrCodeInternal)
+						}
+						_, _ = out.WriteTo(c) // all at once
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
+}
+
+// TestHTTP2BetweenProxies: what HTTP/1.1 knows goes from a client to a server that both speak that, over HTTP/2 from one proxy
+// to another: WebSocket as extended CONNECT (RFC 8441), interim answers, and a body that is waited for.
+func TestHTTP2BetweenProxies(t *testing.T) {
+	t.Parallel()
+	near, far := newRig(t), newRig(t)
+	m := manager()
+	m.Upgrades, m.HTTP2 = []mesh.Upgrade{{Type: "websocket", Enabled: true}}, mesh.HTTP2Options{
+		MaxConcurrentStreams: 100, StreamWindow: 256 << 10, ConnectionWindow: 1 << 20, HeaderTable: 4096, AllowConnect: true,
+		OutboundFrames: 10_000, OutboundControlFrames: 1000, EmptyFrames: 1, PriorityFrames: 100, WindowUpdates: 10,
+	}
+	far.serve(m, []*mesh.Route{prefix("/", to("c"))}, cluster("c", backend(t, func(w http.ResponseWriter, q *http.Request) {
+		if q.Header.Get("Upgrade") == "" {
+			w.Header().Set("Link", "x")
+			w.WriteHeader(http.StatusEarlyHints)
+			_, _ = io.Copy(w, q.Body)
+			return
+		}
+		c, rw, _ := w.(http.Hijacker).Hijack()
+		defer c.Close()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello ")
+		_, _ = io.Copy(c, rw)
+	})))
+	n := manager()
+	n.Upgrades = m.Upgrades
+	near.serve(n, []*mesh.Route{prefix("/", to("far"))}, cluster2("far", far.addr))
+
+	const head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	c, err := net.Dial("tcp", near.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(hang))
+	_, _ = io.WriteString(c, head+"early ")
+	br := bufio.NewReader(c)
+	resp, err := http.ReadResponse(br, nil)
+	// The keys are of the two ends of each connection: RFC 6455 section 1.3 has this one's answer.
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		t.Fatal(resp, err)
+	}
+	_, _ = io.WriteString(c, "late")
+	_ = c.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(br); string(got) != "hello early late" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+
+	var interims []int
+	q, _ := http.NewRequest(http.MethodPost, "http://"+near.addr, strings.NewReader("body"))
+	q.Header.Set("Expect", "100-continue")
+	q = q.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got100Continue: func() { interims = append(interims, 100) },
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { interims = append(interims, code); return nil },
+	}))
+	resp, err = (&http.Client{Timeout: hang, Transport: &http.Transport{ExpectContinueTimeout: hang, DisableKeepAlives: true}}).Do(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if string(body) != "body" || err != nil || !slices.Contains(interims, 100) || !slices.Contains(interims, 103) {
+		t.Errorf("%q, %v, after %v", body, err, interims)
+	}
+	for _, r := range []*rig{near, far} {
+		if o := r.rec.wait(t, 2)[0]; o.Status != 101 || o.Flags != 0 || o.BytesSent != 16 || o.BytesReceived != 10 {
+			t.Errorf("%d %s sent %d received %d", o.Status, o.Flags, o.BytesSent, o.BytesReceived)
+		}
+	}
+	near.settled("far")
+	far.settled("c")
 }
 
 // TestHTTP2ApplyUnderLoad is TestApplyUnderLoad with HTTP/2 on both sides: clusters are replaced while their streams run,

@@ -310,9 +310,18 @@ func (s *Server) SetEndpoints(cluster string, set *mesh.EndpointSet) {
 // Connections stay as they are. It may come before the snapshot that brings what names it.
 func (s *Server) SetSecret(key string, secret *mesh.Secret) { s.secrets.Set(key, secret) }
 
-// SetExtension puts the configuration of a filter into force for the next requests of all that name its key; nil takes it
-// away, once nothing does. It may come before the snapshot that brings what names it.
-func (s *Server) SetExtension(key string, config *mesh.Extension) { s.configs.Set(key, config) }
+// SetExtension puts the configuration of a filter into force for the next requests, or the next connections, of all that name
+// its key; nil takes it away, once nothing does. It may come before the snapshot that brings what names it.
+func (s *Server) SetExtension(key string, config *mesh.Extension) {
+	s.configs.Set(key, config)
+	if config == nil {
+		return
+	}
+	switch config.Config.(type) {
+	case *mesh.HTTPManager, *mesh.TCPProxy:
+		s.listeners.Renew()
+	}
+}
 
 // Secrets returns the secrets in force, by name.
 func (s *Server) Secrets() []*mesh.Secret { return s.secrets.InForce() }

@@ -135,6 +135,9 @@ func (m *Manager) decode(f *feed, r ads.Response) (out graph.Response, ok bool) 
 			continue
 		}
 		fresh = append(fresh, d)
+		if len(d.NoEffect) > 0 && m.deps.NoEffect != nil {
+			m.deps.NoEffect(len(d.NoEffect))
+		}
 		if d.Unknown > 0 && m.deps.Unknown != nil {
 			m.deps.Unknown(d.Unknown)
 		}
@@ -208,7 +211,7 @@ func newResource(d resource.Decoded, raw []byte, version string, at time.Time) *
 	return &graph.Resource{
 		Name: d.Name, Value: d.Value, Raw: raw, Version: version, At: at,
 		Clusters: d.Refs.Clusters, RouteTables: d.Refs.RouteTables, Timeouts: d.Refs.Timeouts,
-		Parts:  d.Refs.Parts,
+		Parts: d.Refs.Parts, NoEffect: d.NoEffect,
 		Scopes: d.Refs.Scopes, HostSet: d.Refs.HostSet,
 	}
 }

@@ -71,5 +71,5 @@ func shown(r *graph.Resource) *dump.Resource {
 	if r == nil {
 		return nil
 	}
-	return &dump.Resource{Raw: r.Raw, Version: r.Version, At: r.At}
+	return &dump.Resource{Raw: r.Raw, Version: r.Version, At: r.At, NoEffect: r.NoEffect}
 }

@@ -5,6 +5,7 @@ package xds
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -47,13 +48,18 @@ type history struct {
 	since           time.Time
 	// sets are the last endpoints of each cluster in the list.
 	sets map[string]*mesh.EndpointSet
+	// filters are the ends of filter chains that have come by themselves, by key, as the graph has them. The newest of the list has
+	// the same map.
+	filters map[string]*mesh.Extension
 }
 
 type past struct {
 	snapshot *mesh.Snapshot
-	at       time.Time
-	changed  []string
-	all      int
+	// filters are the last that there were with the snapshot.
+	filters map[string]*mesh.Extension
+	at      time.Time
+	changed []string
+	all     int
 }
 
 // add keeps a snapshot, and drops what is too old: not the one that is held.
@@ -63,8 +69,8 @@ func (h *history) add(s *mesh.Snapshot, now time.Time) {
 		before = &mesh.Snapshot{}
 	}
 	changed := difference(before, s)
-	h.newest = s
-	h.list = append(h.list, past{s, now, changed[:min(len(changed), maxChanged)], len(changed)})
+	h.newest, h.filters = s, maps.Clone(h.filters)
+	h.list = append(h.list, past{s, h.filters, now, changed[:min(len(changed), maxChanged)], len(changed)})
 	if len(h.list) <= maxHistory {
 		return
 	}
@@ -78,6 +84,27 @@ func (h *history) add(s *mesh.Snapshot, now time.Time) {
 			delete(h.sets, name)
 		}
 	}
+}
+
+// setFilter keeps the end of a filter chain that has come by itself, nil for one that has gone, and reports whether it is to be
+// handed on later: while an older snapshot is held, since what it names is held back too.
+func (h *history) setFilter(key string, f *mesh.Extension) (later bool) {
+	switch {
+	case f == nil:
+		delete(h.filters, key)
+	case endsChain(f):
+		h.filters[key] = f
+		return h.held
+	}
+	return false
+}
+
+func endsChain(f *mesh.Extension) bool {
+	switch f.Config.(type) {
+	case *mesh.HTTPManager, *mesh.TCPProxy:
+		return true
+	}
+	return false
 }
 
 // difference names the resources that are not the same in two snapshots.
@@ -118,7 +145,7 @@ func (m *Manager) apply(ctx context.Context, s *mesh.Snapshot) {
 	}
 	m.history.inForce = s
 	rejected := m.deps.Apply(s)
-	m.setNumbers.applied(s, m.graph.VersionFrom)
+	m.setNumbers.applied(s, m.history.filters, m.graph.VersionFrom)
 	for _, r := range rejected {
 		if isStatic(s, r) && m.fatal == nil {
 			m.fatal = fmt.Errorf("xds: static %v %q: %s", r.Kind, r.Name, r.Reason)
@@ -149,8 +176,8 @@ func (m *Manager) History(ctx context.Context) ([]Past, error) {
 }
 
 // Rollback puts an older snapshot into force and holds it until Release: newer configuration is accepted and kept meanwhile.
-// version is the number of a snapshot, or a version_info that it had; see find. The endpoints of clusters
-// are those of now, and those they had last where they are gone; a secret that has gone does not come back.
+// version is the number of a snapshot, or a version_info that it had; see find. Endpoints, secrets and the configurations of filters
+// are those of now, or the last that there were; the ends of filter chains that came by themselves are those of the snapshot.
 func (m *Manager) Rollback(ctx context.Context, version string) error {
 	var err error
 	if asked := m.ask(ctx, func() {
@@ -159,7 +186,7 @@ func (m *Manager) Rollback(ctx context.Context, version string) error {
 			err = fmt.Errorf("there is no snapshot %q among the last %d; see /config_history", version, len(m.history.list))
 			return
 		}
-		err = m.goTo(m.history.list[i].snapshot, true)
+		err = m.goTo(m.history.list[i].snapshot, m.history.list[i].filters, true)
 	}); asked != nil {
 		return asked
 	}
@@ -174,7 +201,7 @@ func (m *Manager) Release(ctx context.Context) error {
 			err = fmt.Errorf("no snapshot is held")
 			return
 		}
-		err = m.goTo(m.history.newest, false)
+		err = m.goTo(m.history.newest, m.history.filters, false)
 	}); asked != nil {
 		return asked
 	}
@@ -208,11 +235,18 @@ func (h *history) find(version string) int {
 	return some
 }
 
-// goTo puts a snapshot into force by hand. What cannot be put into force is said; what was there of it stays.
-func (m *Manager) goTo(s *mesh.Snapshot, hold bool) error {
+// goTo puts a snapshot into force by hand, with the ends of chains that it had. What cannot be put into force is said; what was
+// there of it stays.
+func (m *Manager) goTo(s *mesh.Snapshot, filters map[string]*mesh.Extension, hold bool) error {
 	for name := range s.Clusters {
 		if set := m.history.sets[name]; set != nil && m.history.inForce.Clusters[name] == nil {
 			m.deps.SetEndpoints(name, set)
+		}
+	}
+	if len(filters) > 0 {
+		m.deps.Apply(both(m.history.inForce, s)) // what the filters of now name stays until they have gone
+		for key, f := range filters {
+			m.deps.SetExtension(key, f)
 		}
 	}
 	m.history.inForce, m.history.held, m.history.since = s, hold, time.Now()
@@ -233,6 +267,21 @@ func (m *Manager) goTo(s *mesh.Snapshot, hold bool) error {
 		return fmt.Errorf("snapshot %d is in force but for %d resources: %v", s.ID, len(rejected), reasons(rejected))
 	}
 	return nil
+}
+
+// both returns a snapshot with the clusters and routes that there are, and those that come.
+func both(now, next *mesh.Snapshot) *mesh.Snapshot {
+	out := *now
+	out.Clusters, out.RouteTables = merged(now.Clusters, next.Clusters), merged(now.RouteTables, next.RouteTables)
+	out.ScopeSets, out.HostSets = merged(now.ScopeSets, next.ScopeSets), merged(now.HostSets, next.HostSets)
+	return &out
+}
+
+func merged[V any](now, next map[string]V) map[string]V {
+	out := make(map[string]V, len(now)+len(next))
+	maps.Copy(out, now)
+	maps.Copy(out, next)
+	return out
 }
 
 // heldText says for a person that an older snapshot is held, "" where none is.

@@ -51,7 +51,7 @@ type Config struct {
 	KeepOnEmpty bool
 }
 
-// Deps are what a Manager works with. All but Stats and Unknown are required; Stream and Open only where something comes
+// Deps are what a Manager works with. All but Stats, Unknown and NoEffect are required; Stream and Open only where something comes
 // that way.
 type Deps struct {
 	Log     *zap.Logger
@@ -79,6 +79,8 @@ type Deps struct {
 	Stats *stats.Registry
 	// Unknown is told of fields that an accepted resource had and no version of its message here knows; nil is not told.
 	Unknown func(fields int)
+	// NoEffect is told of fields that an accepted resource had and that change nothing here; nil is not told.
+	NoEffect func(fields int)
 }
 
 // Decoder reads resources; see resource.Decoder.
@@ -171,7 +173,7 @@ func New(cfg Config, deps Deps) *Manager {
 		known:   newKnown(),
 		numbers: newNumbers(deps.Stats, len(cfg.Runtime) > 0), setNumbers: newSetNumbers(deps.Stats),
 		feeds:   map[string]*feed{},
-		history: history{sets: map[string]*mesh.EndpointSet{}},
+		history: history{sets: map[string]*mesh.EndpointSet{}, filters: map[string]*mesh.Extension{}},
 		sources: map[string]resource.Source{},
 	}
 }

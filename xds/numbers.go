@@ -52,11 +52,11 @@ type numbers struct {
 	// parts are those of the secrets, and of the configurations of filters, that are asked for.
 	parts   map[part]*stats.Group
 	schemas map[mesh.ResourceKind]*stats.Schema
-	// listenerFilter is that of configurations of listener filters.
-	listenerFilter *stats.Schema
-	reg            *stats.Registry
-	planes         *stats.Schema
-	own            *stats.Group
+	// ofFilters are those of configurations of filters other than HTTP filters, by how the names of their types begin.
+	ofFilters map[string]*stats.Schema
+	reg       *stats.Registry
+	planes    *stats.Schema
+	own       *stats.Group
 	// downSince is when the first of the sources was lost, in nanoseconds since 1970; 0 while all are there.
 	downSince *atomic.Int64
 	graph     graph.Counts
@@ -80,7 +80,10 @@ func updateSchema(name string) *stats.Schema {
 func newNumbers(reg *stats.Registry, layers bool) numbers {
 	n := numbers{updates: map[mesh.ResourceKind]*stats.Group{}, reg: reg, downSince: &atomic.Int64{}}
 	n.parts, n.schemas = map[part]*stats.Group{}, partSchemas()
-	n.listenerFilter = updateSchema("extension_config_discovery.tcp_listener_filter")
+	n.ofFilters = map[string]*stats.Schema{
+		"envoy.extensions.filters.listener.": updateSchema("extension_config_discovery.tcp_listener_filter"),
+		"envoy.extensions.filters.network.":  updateSchema("extension_config_discovery.network_filter"),
+	}
 	n.planes = &stats.Schema{Name: "control_plane", Defs: []stats.Def{
 		connectedState: {Name: "connected_state", Kind: stats.Gauge},
 		identifier:     {Name: "identifier", Kind: stats.Text},

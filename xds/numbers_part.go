@@ -16,9 +16,6 @@ import (
 // tagPart is the name of a secret, or of the configuration of a filter, in Prometheus.
 const tagPart = "envoy.xds_resource_name"
 
-// listenerFilters is how the types of listener filters begin.
-const listenerFilters = "envoy.extensions.filters.listener."
-
 // keyRotationFailed is the number of secrets alone, behind those of every subscription.
 const keyRotationFailed = updateVersionText + 1
 
@@ -45,8 +42,10 @@ func (n *numbers) follow(s graph.Subscribe, types func(mesh.ResourceKind, string
 	}
 	for _, key := range s.Add {
 		schema := n.schemas[s.Kind]
-		if s.Kind == mesh.KindExtension && strings.HasPrefix(types(s.Kind, key), listenerFilters) {
-			schema = n.listenerFilter
+		for prefix, other := range n.ofFilters {
+			if s.Kind == mesh.KindExtension && strings.HasPrefix(types(s.Kind, key), prefix) {
+				schema = other
+			}
 		}
 		name := sourcekey.Name(key)
 		n.parts[part{s.Kind, key}] = n.reg.Group(schema, schema.Name+"."+name, stats.Tag{Name: tagPart, Value: name})

@@ -11,7 +11,7 @@ import (
 // drop takes a part away from the proxy, where nothing can name it again: a snapshot of the history may be asked for, and
 // needs its secrets and the configurations of its filters then, as they were last.
 func (m *Manager) drop(p part) {
-	if slices.ContainsFunc(m.history.list, func(h past) bool { return names(h.snapshot, p) }) {
+	if slices.ContainsFunc(m.history.list, func(h past) bool { return names(h, p) }) {
 		m.parked[p] = struct{}{}
 		return
 	}
@@ -31,15 +31,15 @@ func (m *Manager) unpark() {
 }
 
 // names reports whether something in a snapshot names a part.
-func names(s *mesh.Snapshot, p part) bool {
-	for _, c := range s.Clusters {
+func names(h past, p part) bool {
+	for _, c := range h.snapshot.Clusters {
 		if contextNames(c.TLS, p) {
 			return true
 		}
 	}
-	for _, l := range s.Listeners {
+	for _, l := range h.snapshot.Listeners {
 		for _, c := range append(slices.Clip(l.Chains), l.DefaultChain) {
-			if c != nil && (contextNames(c.TLS, p) || managerNames(c.HTTP, p)) {
+			if c != nil && (contextNames(c.TLS, p) || discovers(c.Discovery, p) || managerNames(managerOf(c, h.filters), p)) {
 				return true
 			}
 		}
@@ -52,7 +52,11 @@ func contextNames(c *mesh.TLSContext, p part) bool {
 }
 
 func managerNames(h *mesh.HTTPManager, p part) bool {
-	return h != nil && p.kind == mesh.KindExtension && slices.ContainsFunc(h.Filters, func(f mesh.Extension) bool {
-		return f.Discovery != nil && f.Discovery.Key == p.key
-	})
+	return h != nil && (discovers(h.RouterDiscovery, p) || slices.ContainsFunc(h.Filters, func(f mesh.Extension) bool {
+		return discovers(f.Discovery, p)
+	}))
+}
+
+func discovers(d *mesh.FilterDiscovery, p part) bool {
+	return d != nil && p.kind == mesh.KindExtension && d.Key == p.key
 }

@@ -37,12 +37,15 @@ func (m *Manager) setPart(ctx context.Context, a graph.SetPart) {
 		m.follow(ctx, a.Key, v)
 	case *mesh.Extension:
 		delete(m.parked, p)
-		m.deps.SetExtension(a.Key, v)
+		if later := m.history.setFilter(a.Key, v); !later {
+			m.deps.SetExtension(a.Key, v)
+		}
 	case nil:
 		if old, had := m.secrets[a.Key]; had && a.Kind == mesh.KindSecret {
 			old.forget()
 			delete(m.secrets, a.Key)
 		}
+		m.history.setFilter(a.Key, nil)
 		m.drop(p)
 	}
 }

@@ -3,6 +3,8 @@
 package xds
 
 import (
+	"cmp"
+
 	"github.com/meshtap/meshtap/internal/sourcekey"
 	"github.com/meshtap/meshtap/mesh"
 	"github.com/meshtap/meshtap/xds/ads"
@@ -57,7 +59,7 @@ func (m *Manager) showSets(out *dump.Input) {
 		if v.Live == nil {
 			continue
 		}
-		for h := range managers(v.Live.Value.(*mesh.Listener)) {
+		for h := range managers(v.Live.Value.(*mesh.Listener), m.history.filters) {
 			if h.Scoped == nil || h.Scoped.Scopes != nil {
 				continue
 			}
@@ -70,15 +72,31 @@ func (m *Manager) showSets(out *dump.Input) {
 	}
 }
 
-// managers yields the HTTP connection managers of a listener.
-func managers(l *mesh.Listener) func(func(*mesh.HTTPManager) bool) {
+// managers yields the HTTP connection managers of a listener, with those among filters that end its chains.
+func managers(l *mesh.Listener, filters map[string]*mesh.Extension) func(func(*mesh.HTTPManager) bool) {
 	return func(yield func(*mesh.HTTPManager) bool) {
 		for _, c := range append(l.Chains[:len(l.Chains):len(l.Chains)], l.DefaultChain) {
-			if c != nil && c.HTTP != nil && !yield(c.HTTP) {
+			if h := managerOf(c, filters); h != nil && !yield(h) {
 				return
 			}
 		}
 	}
+}
+
+// managerOf returns the HTTP connection manager that ends a chain, nil where there is none.
+func managerOf(c *mesh.FilterChain, filters map[string]*mesh.Extension) *mesh.HTTPManager {
+	if c == nil {
+		return nil
+	}
+	if c.Discovery == nil {
+		return c.HTTP
+	}
+	f := cmp.Or(filters[c.Discovery.Key], c.Discovery.Default)
+	if f == nil {
+		return nil
+	}
+	h, _ := f.Config.(*mesh.HTTPManager)
+	return h
 }
 
 // aliases are the keys under which the resources of a response answer as well, by their own; nil where there are none.

@@ -48,12 +48,12 @@ func newSetNumbers(reg *stats.Registry) setNumbers {
 }
 
 // applied takes what is in force now: sets that are new get numbers, those of sets that have gone end. version is what was
-// accepted last of a type from a source.
-func (n *setNumbers) applied(s *mesh.Snapshot, version func(mesh.ResourceKind, string) string) {
+// accepted last of a type from a source, and filters are the ends of chains that have come by themselves.
+func (n *setNumbers) applied(s *mesh.Snapshot, filters map[string]*mesh.Extension, version func(mesh.ResourceKind, string) string) {
 	n.version = version
 	seen := map[string]bool{}
 	for _, l := range s.Listeners {
-		for h := range managers(l) {
+		for h := range managers(l, filters) {
 			tables := []string{h.RouteTable}
 			if sc := h.Scoped; sc != nil {
 				scopes := sc.Scopes

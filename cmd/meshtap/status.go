@@ -60,6 +60,39 @@ type rejectionJSON struct {
 	Reason string `json:"reason"`         // what is wrong with it, and what is allowed
 }
 
+// coverageJSON is the answer of /config_coverage: what was accepted and changes nothing.
+type coverageJSON struct {
+	Bootstrap []struct {
+		File string `json:"file"`           // the file of the bootstrap, or the flag that held it
+		Line int    `json:"line,omitempty"` // counted from 1
+		Path string `json:"path"`           // the field
+		What string `json:"what"`           // what is to be said of it
+	} `json:"bootstrap"` // fields of the bootstrap
+	Resources []struct {
+		Type    string `json:"type"`              // as in types
+		Name    string `json:"name"`              // the resource
+		Source  string `json:"source,omitempty"`  // where it came from
+		Version string `json:"version,omitempty"` // its version
+		Fields  []struct {
+			Path string `json:"path"` // the field
+			Why  string `json:"why"`  // why it changes nothing
+		} `json:"fields"` // its fields without effect
+	} `json:"resources"` // resources in force
+}
+
+// lines say for a person what the fields are.
+func (c *coverageJSON) lines() (out []string) {
+	for _, b := range c.Bootstrap {
+		out = append(out, "bootstrap: "+b.What)
+	}
+	for _, r := range c.Resources {
+		for _, f := range r.Fields {
+			out = append(out, columnOf(r.Type)+" "+r.Name+": "+strings.TrimPrefix(f.Path+": "+f.Why, ": "))
+		}
+	}
+	return out
+}
+
 // proxyStatus is one proxy.
 type proxyStatus struct {
 	Name    string `json:"name"`    // what the context calls it, or its node.id
@@ -68,6 +101,8 @@ type proxyStatus struct {
 	xdsJSON
 	// Notes say what is not as it should be.
 	Notes []string `json:"notes"`
+	// WithoutEffect is what was accepted and changes nothing.
+	WithoutEffect coverageJSON `json:"without_effect"`
 }
 
 func (f *statusFlags) run(ctx context.Context, cmd *cobra.Command, names []string) error {
@@ -114,6 +149,9 @@ func askStatus(ctx context.Context, a *cli.Admin, now time.Time) (*proxyStatus, 
 	}
 	p := &proxyStatus{Name: a.Label(), State: info.State, Version: versionNumber(info.Version)}
 	if err := a.JSON(ctx, "/xds", &p.xdsJSON); err != nil {
+		return nil, err
+	}
+	if err := a.JSON(ctx, "/config_coverage", &p.WithoutEffect); err != nil {
 		return nil, err
 	}
 	p.Notes = p.notes(now)
@@ -200,6 +238,24 @@ func printStatus(s *cli.Screen, list []*proxyStatus, now time.Time) {
 				s.Line(cli.Cell{Text: p.Name, Style: cli.Strong}, cli.T("  "+n))
 			}
 		}
+	}
+	for _, p := range list {
+		printWithoutEffect(s, p)
+	}
+}
+
+// maxWithoutEffect bounds the lines of one proxy about fields without effect, except with -o wide.
+const maxWithoutEffect = 5
+
+func printWithoutEffect(s *cli.Screen, p *proxyStatus) {
+	line := func(text string) { s.Line(cli.Cell{Text: p.Name, Style: cli.Strong}, cli.T("  "+text)) }
+	lines := p.WithoutEffect.lines()
+	for i, l := range lines {
+		if i == maxWithoutEffect && s.Format != cli.Wide {
+			line(fmt.Sprintf("and %d more without effect; -o wide shows them all", len(lines)-i))
+			return
+		}
+		line(l)
 	}
 }
 

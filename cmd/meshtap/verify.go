@@ -88,11 +88,13 @@ CAPTURE is a file of the file sink, or nats://, kafka:// or amqp://; without
 one, --bus is read. Without proxies to ask, only numbers are looked at.
 It ends with 1 where something is missing.`,
 		Example: `  meshtap events verify --bus nats://127.0.0.1:4222 --admin 127.0.0.1:9901
+  meshtap events verify --bus kafka://127.0.0.1:9092 --topic meshtap.events
   meshtap events verify events.jsonl --admin /run/meshtap/admin.sock -o json`,
 		Args: someArgs(0, 1, "at most one capture"),
 	}
 	f.Targets.Add(cmd)
 	f.Targets.AddBus(cmd)
+	cmd.Flags().Lookup("bus").Usage = "`URL` of the bus: nats://, kafka:// or amqp://"
 	f.capture.add(cmd)
 	f.Output.Add(cmd, cli.Table, cli.JSON)
 	cmd.Flags().StringVar(&f.sink, "sink", "", "`name` of the sink that wrote it, if there are several")
@@ -116,9 +118,12 @@ func (f *verifyFlags) run(ctx context.Context, cmd *cobra.Command, args []string
 		}
 		return l.Take(e.Event)
 	}
-	if len(args) == 1 {
+	switch foreign := f.ForeignBus(); {
+	case len(args) == 1:
 		err = f.capture.read(ctx, args[0], take)
-	} else {
+	case foreign != "":
+		err = f.capture.read(ctx, foreign, take)
+	default:
 		err = f.readBus(ctx, take)
 	}
 	if err != nil {

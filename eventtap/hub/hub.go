@@ -188,6 +188,27 @@ func (h *Hub) oldest() uint64 {
 	return 0
 }
 
+// boot returns the boot of the oldest event in the history that has a sequence, "" where there is none.
+func (h *Hub) boot() string {
+	s, err := h.Subscribe(1, nil)
+	if err != nil {
+		return ""
+	}
+	defer s.Close()
+	var e event.Event
+	for {
+		var missed *MissedError
+		switch err := s.Poll(&e); {
+		case errors.As(err, &missed) && !missed.Slow:
+		case err != nil:
+			return ""
+		case e.Sequence != 0:
+			boot, _, _ := splitID(string(e.ID))
+			return boot
+		}
+	}
+}
+
 // Next fills e with the next event that passes the filter; its bytes are valid until the next call. Where there is none
 // it waits. It returns io.EOF where the hub is closed, and a *MissedError where events are gone: at the beginning, after
 // which the reader goes on, or because it was too slow, which ends it.

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,8 +23,13 @@ import (
 type Query struct {
 	// From is the first sequence to show; 0 begins with the next event.
 	From uint64
+	// Boot is that of the run that From counts in; in the history of another run everything is new to the reader. "" is this
+	// run's.
+	Boot string
 	// Once ends the stream where the reader would have to wait.
 	Once bool
+	// Wait is how long a stream that is read once waits for its first event.
+	Wait time.Duration
 	// Kinds are those to show; none means all.
 	Kinds []event.Kind
 	// Cluster shows the events about one cluster; "" those about all.
@@ -36,6 +43,8 @@ type Query struct {
 // The names of a query's parts.
 const (
 	paramFrom    = "from"
+	paramAfter   = "after"
+	paramWait    = "wait"
 	paramFollow  = "follow"
 	paramKind    = "kind"
 	paramCluster = "cluster"
@@ -43,18 +52,26 @@ const (
 	paramFilter  = "filter"
 )
 
-// ParseQuery reads a query from its parts, which get returns by name, "" where one is missing:
+// maxWait bounds Wait.
+const maxWait = 5 * time.Minute
+
+// ParseQuery reads a query from its parts, none of which must be there:
 //
 //	from=now|SEQUENCE  follow=true|false  kind=outcome,circuit  cluster=NAME  failed=true|false  filter=CEL
-func ParseQuery(get func(name string) string) (Query, error) {
+//	after=ID  wait=DURATION
+//
+// The last two are for readers that ask again and again, with the id of the last event that they have.
+func ParseQuery(v url.Values) (Query, error) {
 	var q Query
-	var err error
-	if v := get(paramFrom); v != "" && v != "now" {
-		if q.From, err = strconv.ParseUint(v, 10, 64); err != nil || q.From == 0 {
-			return q, fmt.Errorf("%s: %q, must be now or a sequence number from 1", paramFrom, v)
+	for name := range v {
+		if known := params(); !slices.Contains(known, name) {
+			return q, fmt.Errorf("unknown parameter %q; known are %s", name, strings.Join(known, ", "))
 		}
 	}
-	for _, v := range strings.Split(get(paramKind), ",") {
+	if err := q.parsePlace(v.Get(paramFrom), v.Get(paramAfter)); err != nil {
+		return q, err
+	}
+	for _, v := range strings.Split(v.Get(paramKind), ",") {
 		if v == "" {
 			continue
 		}
@@ -64,13 +81,13 @@ func ParseQuery(get func(name string) string) (Query, error) {
 		}
 		q.Kinds = append(q.Kinds, k)
 	}
-	q.Cluster = get(paramCluster)
+	q.Cluster = v.Get(paramCluster)
 	follow := true
 	for _, b := range []struct {
 		name string
 		to   *bool
 	}{{paramFollow, &follow}, {paramFailed, &q.Failed}} {
-		switch v := get(b.name); v {
+		switch v := v.Get(b.name); v {
 		case "":
 		case "true", "false":
 			*b.to = v == "true"
@@ -78,13 +95,55 @@ func ParseQuery(get func(name string) string) (Query, error) {
 			return q, fmt.Errorf("%s: %q, must be true or false", b.name, v)
 		}
 	}
+	var err error
 	q.Once = !follow
-	if v := get(paramFilter); v != "" {
+	if w := v.Get(paramWait); w != "" {
+		if q.Wait, err = time.ParseDuration(w); err != nil || q.Wait <= 0 || q.Wait > maxWait {
+			return q, fmt.Errorf("%s: %q, must be a duration above 0, as 30s, and at most %v", paramWait, w, maxWait)
+		}
+		if v.Get(paramFollow) == "true" {
+			return q, fmt.Errorf("%s: it ends where there is nothing more, which %s=true does not", paramWait, paramFollow)
+		}
+		q.Once = true
+	}
+	if v := v.Get(paramFilter); v != "" {
 		if q.Filter, err = filter.NewCompiler().Compile(v); err != nil { // not kept: hardly anybody asks
 			return q, fmt.Errorf("%s: %w", paramFilter, err)
 		}
 	}
 	return q, nil
+}
+
+func params() []string {
+	return []string{paramFrom, paramAfter, paramWait, paramFollow, paramKind, paramCluster, paramFailed, paramFilter}
+}
+
+// parsePlace reads where to begin.
+func (q *Query) parsePlace(from, after string) (err error) {
+	switch {
+	case after != "" && from != "":
+		return fmt.Errorf("%s: %s says where to begin, too", paramAfter, paramFrom)
+	case after != "":
+		if q.Boot, q.From, err = splitID(after); err != nil || q.From == math.MaxUint64 {
+			return fmt.Errorf("%s: %q, must be the id of an event", paramAfter, after)
+		}
+		q.From++
+	case from != "" && from != "now":
+		if q.From, err = strconv.ParseUint(from, 10, 64); err != nil || q.From == 0 {
+			return fmt.Errorf("%s: %q, must be now or a sequence number from 1", paramFrom, from)
+		}
+	}
+	return nil
+}
+
+// splitID takes the id of an event apart, which is its boot and its sequence.
+func splitID(id string) (boot string, seq uint64, err error) {
+	at := max(strings.LastIndexByte(id, '-'), 0)
+	seq, err = strconv.ParseUint(strings.TrimPrefix(id[at:], "-"), 10, 64)
+	if at == 0 && err == nil {
+		err = strconv.ErrSyntax
+	}
+	return id[:at], seq, err
 }
 
 func kindNames() string {
@@ -125,16 +184,24 @@ const heartbeat = 15 * time.Second
 // at once. Events that the reader missed are told in a lost event whose origin is the hub; where the reader fell behind it
 // is the last one. It returns nil at an end that is none of the writer's doing.
 func (h *Hub) ServeStream(ctx context.Context, w io.Writer, flush func() error, q Query) error {
+	if q.Boot != "" && h.boot() != q.Boot {
+		q.From = 1
+	}
 	s, err := h.Subscribe(q.From, q.passes)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	if q.Wait > 0 { // what is there is written nevertheless
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, q.Wait)
+		defer cancel()
+	}
 	out := writer{w: w, flush: flush}
 	var e event.Event
 	for {
 		err := s.Poll(&e)
-		if errors.Is(err, io.EOF) && !q.Once {
+		if errors.Is(err, io.EOF) && (!q.Once || q.Wait > 0 && !out.wrote) {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -162,6 +229,7 @@ type writer struct {
 	w     io.Writer
 	flush func() error
 	buf   []byte
+	wrote bool // an event
 }
 
 // next waits for an event, and writes something when the stream is silent for long.
@@ -184,7 +252,7 @@ func (o *writer) next(ctx context.Context, s *Subscriber, e *event.Event) error 
 }
 
 func (o *writer) event(e *event.Event) error {
-	o.buf = append(e.AppendJSON(o.buf[:0]), '\n')
+	o.buf, o.wrote = append(e.AppendJSON(o.buf[:0]), '\n'), true
 	_, err := o.w.Write(o.buf)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -58,12 +59,25 @@ func TestParseQuery(t *testing.T) {
 	for _, c := range []struct {
 		in, want, err string
 	}{
-		{"", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
-		{"from=now&follow=true&failed=false", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
+		{"", "{From:0 Boot: Once:false Wait:0s Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
+		{"from=now&follow=true&failed=false", "{From:0 Boot: Once:false Wait:0s Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
 		{"from=17&follow=false&kind=outcome,circuit&cluster=orders&failed=true",
-			"{From:17 Once:true Kinds:[outcome circuit] Cluster:orders Failed:true Filter:<nil>}", ""},
-		{"filter=subject>source", "{From:0 Once:false Kinds:[] Cluster: Failed:false Filter:subject>source}", ""},
+			"{From:17 Boot: Once:true Wait:0s Kinds:[outcome circuit] Cluster:orders Failed:true Filter:<nil>}", ""},
+		{"filter=subject>source", "{From:0 Boot: Once:false Wait:0s Kinds:[] Cluster: Failed:false Filter:subject>source}", ""},
 		{"filter=subjct>source", "", `filter: 1:1: an event has no "subjct"; did you mean subject?`},
+		{"after=00ff-17&wait=30s", "{From:18 Boot:00ff Once:true Wait:30s Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
+		{"after=&wait=5m", "{From:0 Boot: Once:true Wait:5m0s Kinds:[] Cluster: Failed:false Filter:<nil>}", ""},
+		{"after=17", "", "after: "},
+		{"after=-17", "", "after: "},
+		{"after=00ff-", "", "after: "},
+		{"after=00ff-18446744073709551615", "", "after: "},
+		{"after=00ff-1&from=3", "", "after: from says"},
+		{"wait=0s", "", "wait: "},
+		{"wait=-1s", "", "wait: "},
+		{"wait=6m", "", "wait: "},
+		{"wait=10", "", "wait: "},
+		{"wait=10s&follow=true", "", "wait: "},
+		{"since=10s", "", `unknown parameter "since"; known are from, after`},
 		{"from=0", "", "from: "},
 		{"from=-1", "", "from: "},
 		{"from=yesterday", "", "from: "},
@@ -71,12 +85,11 @@ func TestParseQuery(t *testing.T) {
 		{"failed=1", "", "failed: "},
 		{"kind=outcome,unknown", "", `kind: "unknown" is not a kind of event; known are outcome, connection`},
 	} {
-		parts := map[string]string{}
-		for _, kv := range strings.Split(c.in, "&") {
-			k, v, _ := strings.Cut(kv, "=")
-			parts[k] = v
+		parts, err := url.ParseQuery(c.in)
+		if err != nil {
+			t.Fatal(err)
 		}
-		q, err := ParseQuery(func(name string) string { return parts[name] })
+		q, err := ParseQuery(parts)
 		switch {
 		case c.err != "" && (err == nil || !strings.HasPrefix(err.Error(), c.err)):
 			t.Errorf("%s: %v, want %q", c.in, err, c.err)
@@ -158,6 +171,56 @@ func TestServeFollow(t *testing.T) {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestServePull has a reader ask again and again, with the id of the last event that it has.
+func TestServePull(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := New(4 * blockSize)
+		pull := func(after string) (string, time.Duration) {
+			q, err := ParseQuery(url.Values{paramAfter: {after}, paramWait: {"10s"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var p page
+			start := time.Now()
+			if err := h.ServeStream(t.Context(), &p, p.flush, q); err != nil {
+				t.Errorf("after %q: %v", after, err)
+			}
+			got := []string{}
+			for _, line := range sink.Lines([]byte(p.seen())) {
+				e := sink.Decode(t, line)
+				got = append(got, fmt.Sprintf("%v%d/%d", e.Kind, e.Sequence, e.Uint(event.Count)))
+			}
+			return strings.Join(got, " "), time.Since(start)
+		}
+		later := func(first, last uint64, size int) {
+			go func() { time.Sleep(3 * time.Second); publish(h, first, last, size) }()
+		}
+		for _, c := range []struct {
+			name, after string
+			before      func()
+			want        string
+			took        time.Duration
+		}{
+			{"nothing comes", "", func() {}, "", 10 * time.Second},
+			{"what comes next", "", func() { later(1, 2, 0) }, "outcome1/0 outcome2/0", 3 * time.Second},
+			{"what is there", "b-1", func() {}, "outcome2/0", 0},
+			{"behind the end", "b-2", func() { later(3, 3, 0) }, "outcome3/0", 3 * time.Second},
+			{"of another run", "a-100", func() {}, "outcome1/0 outcome2/0 outcome3/0", 0},
+		} {
+			c.before()
+			if got, took := pull(c.after); got != c.want || took != c.took {
+				t.Errorf("%s: %q after %v, want %q after %v", c.name, got, took, c.want, c.took)
+			}
+		}
+		publish(h, 4, 203, 1000)
+		got, _ := pull("b-3")
+		if want := fmt.Sprintf("lost0/%d outcome%d/0 ", h.oldest()-4, h.oldest()); h.oldest() <= 4 || !strings.HasPrefix(got, want) {
+			t.Errorf("what is gone: %.80s..., want %s...", got, want)
 		}
 	})
 }

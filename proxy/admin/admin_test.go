@@ -148,6 +148,13 @@ func (f *fake) views() admin.Views {
 			return []admin.Circuit{{Cluster: "echo", State: "open", Reason: "error_rate", Since: time.Unix(1e9, 0).UTC(),
 				Requests: 20, Failures: 11}}
 		},
+		Coverage: func() (*admin.Coverage, error) {
+			return &admin.Coverage{
+				Bootstrap: []admin.BootstrapNote{{File: "envoy.yaml", Line: 7, Path: "tracing", What: "has no effect: there is no tracing"}},
+				Resources: []admin.CoveredResource{{Type: "cluster", Name: "pay", Version: "v42",
+					Fields: []admin.CoveredField{{Path: "dns_jitter", Why: "names are looked up when their time is over"}}}},
+			}, nil
+		},
 		XDS: func() *admin.XDS {
 			return &admin.XDS{ControlPlane: "cp-1", Connected: true, Types: []admin.XDSType{
 				{Type: "cluster", State: "rejected", Version: "v42", Seen: "v43", Resources: 3,

@@ -94,6 +94,7 @@ func TestShapeOfEnvoy(t *testing.T) {
 		"/server_info":       "server_info.json",
 		"/memory":            "memory.json",
 		stats + "summary":    "stats_summary.json",
+		stats + "none":       "stats_summary.json",
 		stats + "cumulative": "stats_cumulative.json",
 		stats + "disjoint":   "stats_disjoint.json",
 		stats + "detailed":   "stats_detailed.json",

@@ -37,6 +37,23 @@ func (s *Server) xds(*request) (*answer, error) {
 	}{apiVersion, x})
 }
 
+func (s *Server) coverage(*request) (*answer, error) {
+	c, err := s.views.Coverage()
+	if err != nil {
+		return nil, err
+	}
+	if c.Bootstrap == nil {
+		c.Bootstrap = []BootstrapNote{}
+	}
+	if c.Resources == nil {
+		c.Resources = []CoveredResource{}
+	}
+	return jsonAnswer(struct {
+		APIVersion string `json:"apiVersion"`
+		*Coverage
+	}{apiVersion, c})
+}
+
 func (s *Server) history(*request) (*answer, error) {
 	list, err := s.views.History()
 	if err != nil {

@@ -22,6 +22,9 @@ import (
 // one family and not the 100 of 10,000 clusters.
 func (s *Server) prometheus(r *request) (*answer, error) {
 	mode := r.query.get("histogram_buckets")
+	if mode == "none" { // Envoy's other word for it
+		mode = "summary"
+	}
 	if mode != "" && mode != "cumulative" && mode != "summary" {
 		return nil, badRequest("unsupported prometheus histogram bucket mode")
 	}

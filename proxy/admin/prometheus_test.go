@@ -28,7 +28,7 @@ func TestPrometheusParses(t *testing.T) {
 		h.Observe(0, metrics.UpstreamRqTime, i*i*10_000)
 	}
 	_, c := start(t, admin.Config{}, admin.Views{}, reg)
-	for _, query := range []string{"", "?usedonly", "?text_readouts", "?go", "?histogram_buckets=summary", "?usedonly&text_readouts&go"} {
+	for _, query := range []string{"", "?usedonly", "?text_readouts", "?go", "?histogram_buckets=summary", "?histogram_buckets=none", "?usedonly&text_readouts&go"} {
 		_, body := c.do(t, "GET", "/stats/prometheus"+query)
 		p := expfmt.NewTextParser(model.LegacyValidation)
 		families, err := p.TextToMetricFamilies(strings.NewReader(body))

@@ -99,6 +99,7 @@ func (s *Server) ownEndpoints() []*endpoint {
 			params: []param{choice("format", "sse is the default for clients that accept text/event-stream", "ndjson", "sse")}}),
 		when(v.Circuits != nil, &endpoint{path: "/circuits", help: "print the states of circuit breakers", serve: s.circuits}),
 		when(v.History != nil, &endpoint{path: "/config_history", help: "print the configurations that were in force, newest first", serve: s.history}),
+		when(v.Coverage != nil, &endpoint{path: "/config_coverage", help: "print the fields in force that change nothing here", serve: s.coverage}),
 		when(v.Rollback != nil, &endpoint{path: "/config_rollback", help: "go back to an older configuration and hold it", changes: true, serve: s.rollback,
 			params: []param{field("version", "The number of a snapshot of /config_history, or a version_info that it had")}}),
 		when(v.Release != nil, &endpoint{path: "/config_release", help: "end /config_rollback", changes: true, serve: s.release}),

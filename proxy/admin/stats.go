@@ -46,8 +46,8 @@ func (s *selection) each(r *stats.Registry, yield func(*stats.Metric) bool, kind
 	r.Each(want, func(m *stats.Metric) bool { return !s.takes(m) || yield(m) })
 }
 
-// bucketModes are how /stats prints histograms.
-var bucketModes = []string{"", "summary", "cumulative", "disjoint", "detailed"}
+// bucketModes are how /stats prints histograms; "none" is Envoy's other word for "summary".
+var bucketModes = []string{"", "none", "summary", "cumulative", "disjoint", "detailed"}
 
 func (s *Server) stats(r *request) (*answer, error) {
 	q := r.query

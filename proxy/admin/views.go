@@ -58,9 +58,10 @@ type Views struct {
 	History  func() ([]Past, error)
 	Rollback func(version string) error
 	Release  func() error
-	// Circuits is for /circuits, XDS for /xds.
+	// Circuits is for /circuits, XDS for /xds, Coverage for /config_coverage.
 	Circuits func() []Circuit
 	XDS      func() *XDS
+	Coverage func() (*Coverage, error)
 }
 
 // Error is an answer other than 200.
@@ -201,6 +202,35 @@ type XDS struct {
 	// Held says that an older configuration is held by hand, and which.
 	Held  string    `json:"held,omitempty"`
 	Types []XDSType `json:"types"`
+}
+
+// Coverage is what was accepted and changes nothing here.
+type Coverage struct {
+	Bootstrap []BootstrapNote   `json:"bootstrap"`
+	Resources []CoveredResource `json:"resources"`
+}
+
+// BootstrapNote is what is to be said of a field of the bootstrap. Line counts from 1.
+type BootstrapNote struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"`
+	Path string `json:"path"`
+	What string `json:"what"`
+}
+
+// CoveredResource is a resource in force that has fields without effect.
+type CoveredResource struct {
+	Type    string         `json:"type"`
+	Name    string         `json:"name"`
+	Source  string         `json:"source,omitempty"`
+	Version string         `json:"version,omitempty"`
+	Fields  []CoveredField `json:"fields"`
+}
+
+// CoveredField is a field that changes nothing here. Path is "" where only the number of fields was kept.
+type CoveredField struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
 }
 
 // Past is a configuration that is, or was, in force.

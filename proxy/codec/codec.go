@@ -153,6 +153,9 @@ type ClientStream interface {
 	Answer(w *socket.Worker, r *Response) error
 	// Body returns the answer's body.
 	Body() Body
+	// Ended reports whether it is known how the answer ends, though nobody has read so far: all of it is here, or err says
+	// why the rest will not come. HTTP/1.1 finds out by reading.
+	Ended() (known bool, err error)
 	// Release ends the stream after a whole answer; the connection may serve others.
 	Release()
 	// Abort ends the stream at once; what is in flight is lost.

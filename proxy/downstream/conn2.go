@@ -27,7 +27,9 @@ type conn2 struct {
 	// These belong to the turn.
 	w       *socket.Worker
 	opening *stream2 // whose head is being read
-	told    bool     // the client knows that the connection is to end
+	// first and last are of the requests that are for the next HandOut.
+	first, last *stream2
+	told        bool // the client knows that the connection is to end
 
 	idleSince atomic.Int64 // mono: when the last stream ended
 	users     atomic.Int64 // the connection itself, and its streams
@@ -38,6 +40,7 @@ type stream2 struct {
 	stream
 	h2   h2.ServerStream
 	conn *conn2
+	next *stream2 // for the same HandOut
 }
 
 func newConn2(m *Manager, c *socket.Conn, info *inspect.ConnInfo) *conn2 {
@@ -195,11 +198,30 @@ func (d *conn2) Open() (*h2.ServerStream, *codec.Request) {
 }
 
 // Serve implements h2.Acceptor.
-func (d *conn2) Serve(w *socket.Worker, _ *h2.ServerStream) {
+func (d *conn2) Serve(*h2.ServerStream) {
 	st := d.opening
 	d.opening = nil
 	st.number = d.requests
-	w.Go(st)
+	if d.last == nil {
+		d.first = st
+	} else {
+		d.last.next = st
+	}
+	d.last = st
+}
+
+// HandOut implements h2.Acceptor. In an attack, most streams have been reset by then.
+func (d *conn2) HandOut(w *socket.Worker) {
+	for d.first != nil {
+		st := d.first
+		d.first, st.next = st.next, nil
+		if _, reset := st.h2.Reset(); reset && st.h2.Refused() == nil {
+			st.takeBack(w)
+		} else {
+			w.Go(st)
+		}
+	}
+	d.last = nil
 }
 
 // Drop implements h2.Acceptor: a request that nobody could read was reset.
@@ -220,10 +242,8 @@ func (d *conn2) drop(kind mesh.FailureKind, side mesh.Side, details string) {
 	d.opening = nil
 	st.number = d.requests
 	previous := st.open(d.w, &d.link, nil, nil)
-	o := &st.x.Outcome
-	o.Failure, o.Side, o.Details = kind, side, details
-	o.Flags |= kind.Info().Flag
-	o.Duration = mono.Now() - st.x.Start
+	st.failed(kind, side, details)
+	st.x.Outcome.Duration = mono.Now() - st.x.Start
 	st.observe()
 	d.w.Own(previous)
 	st.conn = nil
@@ -231,29 +251,57 @@ func (d *conn2) drop(kind mesh.FailureKind, side mesh.Side, details string) {
 	d.leaves()
 }
 
+// failed notes how a request ended that was not served.
+func (st *stream2) failed(kind mesh.FailureKind, side mesh.Side, details string) {
+	o := &st.x.Outcome
+	o.Failure, o.Side, o.Details = kind, side, details
+	o.Flags |= kind.Info().Flag
+}
+
+// takeBack ends a request whose stream was reset before anybody looked at it: without a worker, a filter or an attempt, and
+// with an Outcome that tells what was asked for.
+func (st *stream2) takeBack(w *socket.Worker) {
+	x := &st.x
+	previous := st.open(w, &st.conn.link, &st.h2, &st.h2)
+	st.asked()
+	if t := st.d.m.table(st.live, &x.Request); t != nil {
+		st.tell(t)
+		x.Match = t.Routes.Match(&x.Request, x.RouteRandom)
+		st.nameRoute()
+	}
+	kind := mesh.DownstreamClosed
+	st.failed(kind, mesh.SideDownstream, kind.Info().Details)
+	st.finish(w, previous)
+}
+
 // Run implements socket.Runner: it takes the request from its head to its Outcome.
 func (st *stream2) Run(w *socket.Worker) {
-	d, m := st.conn, st.conn.m
 	st.x.Worker, st.x.Outcome.Shard = w, w.Shard
-	previous := st.open(w, &d.link, &st.h2, &st.h2)
+	previous := st.open(w, &st.conn.link, &st.h2, &st.h2)
 	defer func() {
 		if r := recover(); r != nil {
 			st.panicked(r)
 		}
-		st.close(st.h2.Broken())
 		w.SetDeadline(0)
-		w.Own(previous)
-		d.idleSince.Store(mono.Now()) // before the turn can find no stream
-		st.h2.Finish()
-		st.conn = nil
-		m.streams2.Put(st)
-		d.leaves()
+		st.finish(w, previous)
 	}()
 	if refused := st.h2.Refused(); refused != nil {
 		st.refuse(refused)
 		return
 	}
 	st.run()
+}
+
+// finish ends the request with its Outcome, and gives up the stream.
+func (st *stream2) finish(w *socket.Worker, previous socket.Owner) {
+	d := st.conn
+	st.close(st.h2.Broken())
+	w.Own(previous)
+	d.idleSince.Store(mono.Now()) // before the turn can find no stream
+	st.h2.Finish()
+	st.conn = nil
+	d.m.streams2.Put(st)
+	d.leaves()
 }
 
 // refuse answers a request whose head cannot be served.

@@ -303,7 +303,7 @@ func TestHTTP2ConnectionDies(t *testing.T) {
 }
 
 // TestHTTP2RapidReset: a request whose stream is reset before anybody has looked at it is given up, and not left to an
-// upstream that may take its time.
+// upstream that may take its time. Its Outcome tells what was asked for, and where that would have gone.
 func TestHTTP2RapidReset(t *testing.T) {
 	t.Parallel()
 	r := start(t, setup{routes: []*mesh.Route{forwarded()}, backend: hold})
@@ -320,9 +320,13 @@ func TestHTTP2RapidReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range r.wait(n) {
-		if o.Failure != mesh.DownstreamClosed {
+		if o.Failure != mesh.DownstreamClosed || o.Side != mesh.SideDownstream || o.Flags != mesh.FlagDC || o.Attempts != 0 ||
+			string(o.Method)+string(o.Path) != "GET/" || o.VirtualHost != "all" || o.RouteTemplate != "/" {
 			t.Errorf("%v %+v", o.Failure, o)
 		}
+	}
+	if all, now := r.count(metrics.DownstreamRqRxReset), r.count(metrics.DownstreamRqActive); all != n || now != 0 {
+		t.Errorf("%d resets were counted, and %d requests are active", all, now)
 	}
 }
 
@@ -475,6 +479,28 @@ func TestHTTP2Times(t *testing.T) {
 				t.Errorf("counted %d", n)
 			}
 		})
+	}
+}
+
+// TestHTTP2MaxRequests: a connection is drained behind the last request that it may have.
+func TestHTTP2MaxRequests(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{
+		manager: mesh.HTTPManager{MaxRequestsPerConnection: 2, DrainTimeout: time.Millisecond}, routes: []*mesh.Route{direct("/", 200, "ok")},
+	})
+	c := r.dial2()
+	for _, id := range []uint32{1, 3} {
+		c.ask(id, true)
+		if s := c.status(id); s != "200" {
+			t.Errorf("stream %d: status %s", id, s)
+		}
+	}
+	if g := c.end(); len(g) == 0 || g[len(g)-1] != "3 NO_ERROR" {
+		t.Errorf("told %q", g)
+	}
+	r.waitConns(0)
+	if n := r.count(metrics.DownstreamCxMaxRequestsReached); n != 1 {
+		t.Errorf("counted %d", n)
 	}
 }
 

@@ -10,6 +10,7 @@
 package downstream
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/metrics"
 	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/socket"
+	"github.com/meshtap/meshtap/proxy/upstream"
 )
 
 // Live is the state that a request is pinned to from its route on.
@@ -85,21 +87,23 @@ type Manager struct {
 	chain    *mesh.FilterChain
 	deps     *Deps
 
-	filters  filter.Chain
-	router   *forward.Router
-	logs     Logs
-	numbers  *metrics.HTTP
-	limits   h1.Limits
-	http2    h2.Config
-	inline   *Table  // nil where the table has a name
-	scopes   *Scopes // nil where the scopes do not stand in the configuration
-	scopeKey *route.ScopeKey
+	filters filter.Chain
+	router  *forward.Router
+	// discovered is the router where its configuration comes by itself, nil where it does not. router has no options then.
+	discovered *discoveredRouter
+	logs       Logs
+	numbers    *metrics.HTTP
+	limits     h1.Limits
+	http2      h2.Config
+	inline     *Table  // nil where the table has a name
+	scopes     *Scopes // nil where the scopes do not stand in the configuration
+	scopeKey   *route.ScopeKey
 	// onDemand is the name of the filter by which requests are held for virtual hosts, "" where there is none.
 	onDemand string
 	clock    clock
 	upgrades map[string]bool
 
-	// pinned is the state at the time when the chain was retired, with all that its routes name; nil before.
+	// pinned is the state at the time when the manager was retired, with all that its routes name; nil before.
 	pinned             atomic.Pointer[pin]
 	streams1, streams2 sync.Pool // of *stream1 and *stream2
 	// users is the chain, until Release, and each connection of HTTP/2 that is open or has streams.
@@ -148,7 +152,11 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Manager, error) {
 	m.users.Store(1)
 	m.numbers = metrics.NewHTTP(deps.Stats, cfg.StatPrefix, metrics.ListenerName(l))
 	m.http2.Stats, m.http2.Together = metrics.NewDownstreamHTTP2(deps.Stats), deps.Together
-	m.router = forward.New(cfg.Router, m.numbers, deps.Env)
+	router := func(c mesh.Router) *forward.Router { return forward.New(c, m.numbers, deps.Env) }
+	m.router = router(cfg.Router)
+	if d := cfg.RouterDiscovery; d != nil {
+		m.discovered = &discoveredRouter{config: deps.Configs.Place(d.Key), fallback: d.Default, build: router}
+	}
 	m.streams1.New = func() any { return &stream1{} }
 	m.streams2.New = func() any { return &stream2{} }
 	return m, nil
@@ -209,12 +217,8 @@ func options2(cfg *mesh.HTTPManager) h2.Config {
 	return c
 }
 
-// Retire implements the listener's Retirer: what is still served from here on sees the clusters that there are now.
-func (m *Manager) Retire() {
-	if m.inline != nil || m.scopes != nil {
-		m.pinned.CompareAndSwap(nil, &pin{m.deps.Live()})
-	}
-}
+// Retire implements the listener's Retirer: what is still served from here on goes on to see what there is now.
+func (m *Manager) Retire() { m.pinned.CompareAndSwap(nil, &pin{m.deps.Live()}) }
 
 // Release implements the listener's Retirer. A stream of HTTP/2 may outlive its connection for a moment: the last that
 // there is gives back what they all use.
@@ -231,13 +235,44 @@ func (m *Manager) leave() {
 	m.http2.Stats.Release()
 }
 
-// state returns the state that a new request is pinned to.
+// state returns the state that a new request is pinned to. A manager that was retired follows the configuration as long as that
+// has its routes. Afterwards, and where the routes are its own, it falls back to what there was for all that has gone since.
 func (m *Manager) state() Live {
-	if p := m.pinned.Load(); p != nil {
-		return p.live
+	now, p := m.deps.Live(), m.pinned.Load()
+	if p == nil || m.named(now) {
+		return now
 	}
-	return m.deps.Live()
+	return &behind{now, p.live}
 }
+
+// named reports whether a state has the routes that the manager takes by name.
+func (m *Manager) named(l Live) bool {
+	switch {
+	case m.inline != nil || m.scopes != nil:
+		return false
+	case m.scopeKey != nil:
+		return l.Scopes(m.cfg.Scoped.Set) != nil
+	default:
+		return l.Table(m.cfg.RouteTable) != nil
+	}
+}
+
+// behind is a state with what it does not have any more.
+type behind struct {
+	Live
+	before Live
+}
+
+// Cluster implements Live.
+func (b *behind) Cluster(name string) *upstream.Cluster {
+	return cmp.Or(b.Live.Cluster(name), b.before.Cluster(name))
+}
+
+// Table implements Live.
+func (b *behind) Table(name string) *Table { return cmp.Or(b.Live.Table(name), b.before.Table(name)) }
+
+// Scopes implements Live.
+func (b *behind) Scopes(key string) *Scopes { return cmp.Or(b.Live.Scopes(key), b.before.Scopes(key)) }
 
 // Accept implements the listener's chain handler: a client of HTTP speaks first. Without TLS, what it says first tells
 // which version, unless the configuration does.

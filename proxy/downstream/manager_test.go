@@ -84,6 +84,28 @@ func TestRetire(t *testing.T) {
 	}
 }
 
+// TestRetireWithoutTable: a manager whose named table has gone since it was retired serves from what there was.
+func TestRetireWithoutTable(t *testing.T) {
+	t.Parallel()
+	r := start(t, setup{routes: []*mesh.Route{forwarded()}, backend: always(ok)})
+	r.Retire()
+	r.now.Store(&pin{nothing{}})
+	if got := r.ask(last); statusOf(got) != "200" {
+		t.Errorf("got %q", got)
+	}
+	if o := r.wait(1); o[0].RouteTable != "routes" || o[0].Versions.Routes != "later" {
+		t.Errorf("route table %q, versions %+v", o[0].RouteTable, o[0].Versions)
+	}
+}
+
+// nothing is a state in which all has gone.
+type nothing struct{}
+
+func (nothing) Cluster(string) *upstream.Cluster { return nil }
+func (nothing) Table(string) *Table              { return nil }
+func (nothing) Scopes(string) *Scopes            { return nil }
+func (nothing) Versions() mesh.Versions          { return mesh.Versions{Routes: "later"} }
+
 // still is a state with one cluster, or none.
 type still struct {
 	*rig

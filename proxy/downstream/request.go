@@ -14,7 +14,6 @@ import (
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
-	"github.com/meshtap/meshtap/proxy/route"
 )
 
 // admit applies the connection manager's own rules to a request: what it may look like, and what its headers say of who
@@ -25,7 +24,6 @@ func (st *stream) admit() bool {
 	if cfg.Underscores != mesh.UnderscoresAllow && !st.underscores(cfg.Underscores) {
 		return false
 	}
-	x.IsGRPC = len(q.Path) > 0 && route.IsGRPC(q)
 	if !st.path() {
 		return false
 	}

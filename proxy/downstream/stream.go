@@ -3,6 +3,7 @@
 package downstream
 
 import (
+	"cmp"
 	"runtime/debug"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/exchange"
 	"github.com/meshtap/meshtap/proxy/header"
 	"github.com/meshtap/meshtap/proxy/metrics"
+	"github.com/meshtap/meshtap/proxy/route"
 	"github.com/meshtap/meshtap/proxy/socket"
 )
 
@@ -37,8 +39,7 @@ func (st *stream) open(w *socket.Worker, d *link, s codec.ServerStream, client e
 func (st *stream) run() {
 	x, m := &st.x, st.d.m
 	q := &x.Request
-	o := &x.Outcome
-	o.Method, o.Authority, o.Path, o.RequestHeaderBytes = q.Method, q.Authority, q.Path, int64(q.HeadBytes)
+	st.asked()
 	x.SetIdle(m.cfg.StreamIdleTimeout)
 	x.After(exchange.MaxDeadline, m.cfg.MaxStreamDuration)
 	x.After(exchange.ReadDeadline, m.cfg.RequestTimeout)
@@ -62,7 +63,7 @@ func (st *stream) run() {
 	if t != nil {
 		x.Match = t.Routes.Match(q, x.RouteRandom)
 		if err := st.demand(); err != nil {
-			m.router.Fail(&st.call, x, st.live, err)
+			cmp.Or(m.routing(), m.router).Fail(&st.call, x, st.live, err)
 			return
 		}
 		st.nameRoute()
@@ -75,7 +76,21 @@ func (st *stream) run() {
 		st.answer(body)
 		return
 	}
-	m.router.Serve(&st.call, x, st.live)
+	if r := m.routing(); r != nil {
+		r.Serve(&st.call, x, st.live)
+		return
+	}
+	x.Outcome.Flags |= mesh.FlagNFCF
+	x.Answer(500, "missing_filter_config", nil)
+	st.answer(nil)
+}
+
+// asked tells the Outcome what was asked for.
+func (st *stream) asked() {
+	x := &st.x
+	q, o := &x.Request, &x.Outcome
+	o.Method, o.Authority, o.Path, o.RequestHeaderBytes = q.Method, q.Authority, q.Path, int64(q.HeadBytes)
+	x.IsGRPC = len(q.Path) > 0 && route.IsGRPC(q)
 }
 
 // tell notes the table of the request; nil where there is none.

@@ -94,9 +94,9 @@ func NewDiscovered(d *mesh.FilterDiscovery, configs *Configs, builders map[strin
 	return x, nil
 }
 
-// config returns what is to be in force.
+// config returns what is to be in force. What has come may be something else, where others that name it allow that.
 func (d *Discovered) config() *mesh.Extension {
-	if c := d.slot.now.Load(); c != nil {
+	if c := d.slot.now.Load(); c != nil && d.builders[c.TypeURL] != nil {
 		return c
 	}
 	return d.fallback

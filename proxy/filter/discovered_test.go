@@ -133,6 +133,7 @@ func TestDiscoveredDefault(t *testing.T) {
 	t.Parallel()
 	configs := NewConfigs()
 	d, b := discovered(t, configs, named("default"))
+	configs.Set("k", &mesh.Extension{TypeURL: "other", Config: 1})
 	for _, want := range []string{"default", "own"} {
 		x := &exchange.Exchange{}
 		d.OnRequest(x)

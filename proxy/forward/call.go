@@ -243,6 +243,10 @@ func (c *Call) attempt() *mesh.Failure {
 	if err := c.send(); err != nil {
 		return c.failed(err)
 	}
+	if err := c.lost(); err != nil {
+		x.Response.Reset()
+		return c.failed(err)
+	}
 	c.answered()
 	return nil
 }
@@ -301,6 +305,21 @@ func (c *Call) send() error {
 			return clientFailure(err)
 		}
 		err = c.stream.Answer(w, r)
+	}
+	return err
+}
+
+// lost returns why an answer of gRPC broke off behind its head, as far as that is known. A server that is killed while it
+// answers breaks off there. As long as the client has nothing of the answer, such a call has failed like one without a head,
+// and may be made again; without a policy for that, the client is to have what there is.
+func (c *Call) lost() error {
+	if !c.grpc || c.policy == nil {
+		return nil
+	}
+	known, err := c.stream.Ended()
+	if !known {
+		c.x.Worker.Yield() // how it goes on may be there, and have to be read by another worker
+		_, err = c.stream.Ended()
 	}
 	return err
 }

@@ -53,7 +53,7 @@ func unknown(place, typeURL string) error {
 // filter returns what is in force; ok is false where nothing has come and there is no default.
 func (d *discovered) filter() (f Filter, ok bool) {
 	c := d.config()
-	if c == nil {
+	if c == nil || d.builds[c.TypeURL] == nil { // others may name it too, and let it be something else
 		c = d.fallback
 	}
 	if c == nil {
@@ -61,7 +61,6 @@ func (d *discovered) filter() (f Filter, ok bool) {
 	}
 	v := d.now.Load()
 	if v == nil || v.config != c {
-		// Of one of the types that newDiscovered has looked at: others are refused before they come here.
 		v = &built{c, d.builds[c.TypeURL](c.Config)}
 		d.now.Store(v)
 	}

@@ -53,6 +53,10 @@ func TestDiscovered(t *testing.T) {
 	if v := first(withDefault, "x"); v != Done {
 		t.Errorf("with a default: %d", v)
 	}
+	now.Store(&mesh.Extension{TypeURL: "other"})
+	if v := first(f, "x"); v != Missing {
+		t.Errorf("with what others named: %d", v)
+	}
 	now.Store(ext(Filter{Peeker: &script{limit: 3, say: needs(3)}}))
 	at := int32(0)
 	for _, peeked := range []string{"", "x", "xy"} {

@@ -35,6 +35,7 @@ type conn struct {
 	listener *listener
 	cfg      *config
 	chain    *chain         // nil while the listener filters look
+	version  *version       // of a chain whose end is discovered, once it has taken the connection
 	h        socket.Handler // the chain's; nil likewise
 	deadline int64          // of the listener filters (mono); 0 for none
 	secure   *handshake     // while it is to be made; otherwise nil
@@ -199,7 +200,7 @@ func (x *conn) choose() state {
 			return x.refuse(metrics.ListenerNoFilterChainMatch, mesh.NoRoute, "filter_chain_not_found")
 		}
 		ch := x.cfg.chains[fc]
-		if ch.toOriginalDst && !x.info.Redirected() && x.info.Local.IsValid() {
+		if ch.toOriginalDst && x.toItself() {
 			return x.loops()
 		}
 		x.group.remove(x)
@@ -220,7 +221,20 @@ func (x *conn) choose() state {
 // take gives the connection to its chain's handler.
 func (x *conn) take() (now, ok bool) {
 	x.setLooking(nil)
-	x.h, now = x.chain.handler.Accept(x.c, &x.info)
+	h := x.chain.handler
+	if d := x.chain.discovered; d != nil {
+		x.version = d.take()
+		switch {
+		case x.version == nil:
+			x.refuse(metrics.ListenerNetworkExtensionConfigMissing, mesh.InternalError, "network_filter_config_missing")
+			return false, false
+		case x.version.toOriginalDst && x.toItself():
+			x.loops()
+			return false, false
+		}
+		h = x.version.handler
+	}
+	x.h, now = h.Accept(x.c, &x.info)
 	if x.h == nil {
 		return false, false
 	}
@@ -330,6 +344,9 @@ func (x *conn) timeout() state {
 func (x *conn) Closed(c *socket.Conn) {
 	if x.h != nil {
 		x.closeHandler(c)
+	}
+	if x.version != nil {
+		x.version.leave()
 	}
 	if x.secure != nil {
 		x.listener.set.gate.Leave(&x.secure.place)

@@ -104,11 +104,16 @@ func (l *listener) addChain(c *config, fc *mesh.FilterChain, old *config, name s
 		c.take(fc, ch)
 		return nil
 	}
-	h, err := l.set.cfg.Build(c.Listener, fc)
+	ch := &chain{FilterChain: fc, listener: l}
+	var err error
+	if fc.Discovery != nil {
+		ch.discovered, err = l.discover(c.Listener, fc)
+	} else {
+		ch.handler, err = l.set.cfg.Build(c.Listener, fc)
+	}
 	if err != nil {
 		return fmt.Errorf("filter chain %s: %w", name, err)
 	}
-	ch := &chain{FilterChain: fc, listener: l, handler: h}
 	if fc.TLS != nil {
 		stats := metrics.NewListenerTLS(l.set.cfg.Stats, metrics.ListenerName(c.Listener))
 		if ch.tls, err = transport.NewServer(fc.TLS, l.set.cfg.Secrets, stats); err != nil {
@@ -117,7 +122,7 @@ func (l *listener) addChain(c *config, fc *mesh.FilterChain, old *config, name s
 		}
 		ch.tlsStats = stats
 	}
-	if o, ok := h.(OriginalDster); ok {
+	if o, ok := ch.handler.(OriginalDster); ok {
 		ch.toOriginalDst = o.ToOriginalDst()
 	}
 	c.take(fc, ch)
@@ -164,7 +169,8 @@ func (c *config) gone(next *config) []*chain {
 type chain struct {
 	*mesh.FilterChain
 	listener      *listener
-	handler       ChainHandler
+	handler       ChainHandler      // nil where it is discovered
+	discovered    *discovered       // nil where it is not
 	tls           *transport.Server // nil for plain connections
 	tlsStats      *metrics.TLS      // nil likewise
 	toOriginalDst bool
@@ -177,7 +183,14 @@ func (ch *chain) Draining() bool { return ch.drain.Load() || ch.listener.drain.L
 
 // retire tells the handler that its configuration is about to go.
 func (ch *chain) retire() {
-	if r, ok := ch.handler.(Retirer); ok {
+	if ch.discovered != nil {
+		ch.discovered.retire()
+	}
+	retire(ch.handler)
+}
+
+func retire(h ChainHandler) {
+	if r, ok := h.(Retirer); ok {
 		r.Retire()
 	}
 }
@@ -187,7 +200,14 @@ func (ch *chain) release() {
 	if ch.tlsStats != nil {
 		ch.tlsStats.Release()
 	}
-	if r, ok := ch.handler.(Retirer); ok {
+	if ch.discovered != nil {
+		ch.discovered.release()
+	}
+	release(ch.handler)
+}
+
+func release(h ChainHandler) {
+	if r, ok := h.(Retirer); ok {
 		r.Release()
 	}
 }

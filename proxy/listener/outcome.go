@@ -23,6 +23,9 @@ func (x *conn) circles() bool {
 	return !x.guarded
 }
 
+// toItself reports whether the destination of a connection is the listener itself.
+func (x *conn) toItself() bool { return !x.info.Redirected() && x.info.Local.IsValid() }
+
 // loops ends a connection that goes in a circle.
 func (x *conn) loops() state {
 	x.listener.set.numbers.Inc(x.shard, metrics.ListenerLoops)

@@ -65,7 +65,7 @@ type OriginalDster interface {
 	ToOriginalDst() bool
 }
 
-// Builder makes the runtime of a chain. Its error names the field and what is allowed; the listener is then rejected. It
+// Builder makes the runtime of a chain. The chain's end never comes by itself: what has come is filled in. Its error names the field and what is allowed; the listener is then rejected. It
 // is called by Apply and must not call the Set. What it makes is dropped without a word when the chain has gone and its
 // last connection is closed, or when the listener is rejected for another reason.
 type Builder func(*mesh.Listener, *mesh.FilterChain) (ChainHandler, error)
@@ -76,7 +76,8 @@ type Config struct {
 	Build  Builder
 	// Filters are the listener filters by type URL (registry.Builders of inspect.Rows).
 	Filters map[string]inspect.Build
-	// Configs gives the configurations of listener filters that come by themselves; nil where none does.
+	// Configs gives the configurations of listener filters, and of the ends of filter chains, that come by themselves; nil where
+	// none does. Renew is to be called when one of the latter has come.
 	Configs inspect.Configs
 	// Observer makes what is told of connections that ended before a chain took them: the listener's access logs and
 	// whoever else wants to know. nil tells nobody.

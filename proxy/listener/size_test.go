@@ -16,8 +16,8 @@ func TestConnSize(t *testing.T) {
 	if strconv.IntSize < 64 {
 		t.Skip("the bytes are those of 64 bits")
 	}
-	if n := reflect.TypeFor[conn]().Size(); n != 240 {
-		t.Errorf("a conn has %d bytes, want 240", n)
+	if n := reflect.TypeFor[conn]().Size(); n != 248 {
+		t.Errorf("a conn has %d bytes, want 248", n)
 	}
 	if n := reflect.TypeFor[inspect.ConnInfo]().Size(); n != 120 {
 		t.Errorf("its ConnInfo has %d bytes, want 120", n)

@@ -49,6 +49,7 @@ func everything() *stats.Registry {
 	metrics.NewHealthCheck(reg, "echo")
 	metrics.NewCircuit(reg, "echo")
 	metrics.NewServer(reg, func() time.Duration { return 0 })
+	metrics.NewConfig(reg)
 	metrics.NewListenerManager(reg)
 	metrics.NewListenerOwn(reg)
 	metrics.NewFilesystem(reg)

@@ -33,6 +33,8 @@ const (
 	ListenerTransportSocketConnectTimeout
 	// ListenerExtensionConfigMissing: a connection came before the configuration of a listener filter.
 	ListenerExtensionConfigMissing
+	// ListenerNetworkExtensionConfigMissing: a connection came before the configuration of a network filter.
+	ListenerNetworkExtensionConfigMissing
 )
 
 // ListenerDownstreamCxLengthMs is the histogram of a listener: the age of a connection at its end. By listener.
@@ -53,6 +55,7 @@ var listenerSchema = &stats.Schema{
 		ListenerNoFilterChainMatch:                  {Name: "no_filter_chain_match"},
 		ListenerTransportSocketConnectTimeout:       {Name: "downstream_cx_transport_socket_connect_timeout"},
 		ListenerExtensionConfigMissing:              {Name: "extension_config_missing"},
+		ListenerNetworkExtensionConfigMissing:       {Name: "network_extension_config_missing"},
 	},
 	Histograms: []stats.HistDef{ListenerDownstreamCxLengthMs: {Name: "downstream_cx_length_ms"}},
 }

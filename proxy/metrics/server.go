@@ -70,6 +70,27 @@ func NewServer(reg *stats.Registry, uptime func() time.Duration) *Server {
 	return s
 }
 
+// The numbers of the configuration for which Envoy has no name: the bootstrap, or an xDS resource, held a field that changes
+// nothing here. Both are moved by app.
+const (
+	ConfigStaticIdleFields = iota
+	ConfigDynamicIdleFields
+)
+
+var configSchema = &stats.Schema{
+	Own: true,
+	Defs: []stats.Def{
+		ConfigStaticIdleFields:  {Name: "meshtap_config_static_fields_without_effect_total"},
+		ConfigDynamicIdleFields: {Name: "meshtap_config_dynamic_fields_without_effect_total"},
+	},
+}
+
+// Config is the numbers of the configuration for which Envoy has no name.
+type Config struct{ *stats.Group }
+
+// NewConfig returns the numbers of the configuration.
+func NewConfig(reg *stats.Registry) *Config { return &Config{reg.Group(configSchema, "")} }
+
 // Memory is what the Go runtime holds, in bytes, under the names of Envoy's /memory.
 type Memory struct {
 	// Allocated is what live and not yet swept objects take.

@@ -76,7 +76,7 @@ func (c *Conn) Start(now bool) error {
 // Handle replaces the handler. Only the handler itself may call it, from Ready.
 func (c *Conn) Handle(h Handler) { c.h = h }
 
-// event is called by the set's goroutine for each edge.
+// event is called by who looks at the set, for each edge.
 func (c *Conn) event(ev uint32) {
 	if ev&(sys.RdHup|sys.Hup|sys.Err) != 0 {
 		if c.flags.broke(ev) {

@@ -24,7 +24,8 @@ type Engine struct {
 
 	sets    []*set
 	maxIdle int
-	next    atomic.Uint32 // round robin over sets
+	next    atomic.Uint32 // round robin over sets: where the next connection goes
+	looks   atomic.Uint32 // and where the next look of Worker.Yield does
 
 	mu      sync.Mutex
 	idle    []*Worker            // newest last
@@ -230,7 +231,9 @@ type set struct {
 	e    *Engine
 	ep   int
 	file *os.File
-	evs  [256]sys.Event
+
+	looking sync.Mutex
+	evs     [256]sys.Event // guarded by looking
 
 	table [1 << 10]atomic.Pointer[chunk]
 	gen   atomic.Uint32
@@ -273,6 +276,13 @@ func (s *set) close() {
 }
 
 func (s *set) poll(uintptr) bool {
+	s.looking.Lock()
+	defer s.looking.Unlock()
+	return s.look()
+}
+
+// look hands out the events that are there. looking is held.
+func (s *set) look() (closed bool) {
 	for {
 		n, e := sys.EpollPoll(s.ep, s.evs[:])
 		if e != 0 || n <= 0 {

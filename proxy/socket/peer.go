@@ -25,11 +25,11 @@ type Peer struct {
 	fd    int
 	set   *set
 	watch watch
-	gone  func(*Peer) // told of the peer's hang-up, on the set's goroutine
+	gone  func(*Peer) // told of the peer's hang-up, by who looks at the set
 	local netip.AddrPort
 
 	flags   flags
-	told    bool                   // gone was called; the set's goroutine
+	told    bool                   // gone was called; of who looks at the set
 	watcher atomic.Pointer[Worker] // interrupted when the connection breaks
 	closed  atomic.Bool
 	wrote   atomic.Int64

@@ -4,6 +4,7 @@ package socket
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/meshtap/meshtap/internal/mono"
@@ -79,6 +80,17 @@ func (w *Worker) Sleep() error {
 
 // Signal ends a Sleep. It may be called from any goroutine.
 func (w *Worker) Signal() { w.signal() }
+
+// Yield lets others run that have something to do, and looks for those itself: the runtime asks the kernel for events only
+// when no goroutine is ready, and one who yields and goes on always is. The caller holds no lock.
+func (w *Worker) Yield() {
+	e := w.engine
+	if s := e.sets[e.looks.Add(1)%uint32(len(e.sets))]; s.looking.TryLock() {
+		s.look()
+		s.looking.Unlock()
+	}
+	runtime.Gosched()
+}
 
 // interrupted takes an interrupt, if there is one, and returns the owner's reason to stop.
 func (w *Worker) interrupted() error {

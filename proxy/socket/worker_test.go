@@ -3,7 +3,9 @@
 package socket
 
 import (
+	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -60,4 +62,34 @@ func TestWorkersAfterABurst(t *testing.T) {
 			t.Fatalf("%d workers wait still", e.waiting())
 		}
 	}
+}
+
+// TestYieldLooks: workers who yield look for events beside the sets' own goroutines; no edge is lost between them.
+func TestYieldLooks(t *testing.T) {
+	t.Parallel()
+	e := engine(t)
+	c := dial(t, serve(t, e, newEcho))
+	defer c.Close()
+	var looking sync.WaitGroup
+	var done atomic.Bool
+	for range 2 {
+		looking.Add(1)
+		e.Go(runner(func(w *Worker) {
+			defer looking.Done()
+			for !done.Load() {
+				w.Yield()
+			}
+		}))
+	}
+	var b [1]byte
+	for range 2000 {
+		if _, err := c.Write(b[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done.Store(true)
+	looking.Wait()
 }

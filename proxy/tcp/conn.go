@@ -95,7 +95,7 @@ func (t *conn) begin() {
 		t.end = info.Accepted + int64(d)
 	}
 	t.touch()
-	t.cluster = live.Cluster(p.pick(rand.Uint64()))
+	t.cluster = p.cluster(live, p.pick(rand.Uint64()))
 	t.arm()
 }
 

@@ -9,6 +9,8 @@
 package tcp
 
 import (
+	"sync/atomic"
+
 	"go.uber.org/zap"
 
 	"github.com/meshtap/meshtap/internal/stats"
@@ -42,8 +44,9 @@ type Deps struct {
 	Observers []mesh.Observer
 }
 
-// Proxy is the runtime of one tcp_proxy filter. It is immutable.
+// Proxy is the runtime of one tcp_proxy filter.
 type Proxy struct {
+	// Immutable.
 	cfg      *mesh.TCPProxy
 	listener *mesh.Listener
 	chain    *mesh.FilterChain
@@ -51,6 +54,9 @@ type Proxy struct {
 	numbers  *metrics.TCP
 	logs     Logs
 	weight   uint64
+
+	// retired is the state at the time when the proxy was retired, with all that it names; nil before.
+	retired atomic.Pointer[Live]
 }
 
 // New returns the runtime of the TCP proxy of a filter chain.
@@ -67,11 +73,25 @@ func New(l *mesh.Listener, fc *mesh.FilterChain, deps *Deps) (*Proxy, error) {
 	return p, nil
 }
 
-// Retire implements the listener's Retirer. A connection has all it needs from its beginning on.
-func (p *Proxy) Retire() {}
+// Retire implements the listener's Retirer: a connection that was taken before, and begins after, finds what there is now. It has
+// all it needs from its beginning on.
+func (p *Proxy) Retire() {
+	now := p.deps.Live()
+	p.retired.Store(&now)
+}
+
+// cluster returns the cluster of a connection that begins, nil where there is none.
+func (p *Proxy) cluster(live Live, name string) *upstream.Cluster {
+	c := live.Cluster(name)
+	if before := p.retired.Load(); c == nil && before != nil {
+		c = (*before).Cluster(name)
+	}
+	return c
+}
 
 // Release implements the listener's Retirer.
 func (p *Proxy) Release() {
+	p.retired.Store(nil)
 	p.logs.Close()
 	p.numbers.Release()
 }

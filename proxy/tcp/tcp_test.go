@@ -236,14 +236,26 @@ type asking struct {
 // Run implements socket.Runner.
 func (a *asking) Run(w *socket.Worker) { defer close(a.done); a.f(w) }
 
+// TestRetire: a connection that begins after its proxy was retired finds the cluster that there was.
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	r := start(t, to("c"), cluster("c"))
+	later := &rig{}
+	if got := r.proxy.cluster(later, "c"); got != nil {
+		t.Errorf("before: %v", got)
+	}
+	r.proxy.Retire()
+	if got := r.proxy.cluster(later, "c"); got == nil || got != r.clusters["c"] {
+		t.Errorf("after: %v", got)
+	}
+}
+
 // TestIdleStartsAnew: bytes of either direction put the idle timeout off.
 func TestIdleStartsAnew(t *testing.T) {
 	t.Parallel()
 	r := start(t, to("c"), cluster("c"))
 	a := &asking{done: make(chan struct{}), f: func(w *socket.Worker) {
-		p := *r.proxy
-		p.cfg = &mesh.TCPProxy{IdleTimeout: time.Minute}
-		x := &conn{p: &p, worker: w}
+		x := &conn{p: &Proxy{cfg: &mesh.TCPProxy{IdleTimeout: time.Minute}}, worker: w}
 		x.o.UpstreamEnd = -1
 		x.active.Store(mono.Now() - int64(time.Hour))
 		if err := x.Interrupted(); err == nil {

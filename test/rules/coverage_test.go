@@ -82,7 +82,7 @@ func TestCoverageDoc(t *testing.T) {
 	}
 	for _, e := range all {
 		for _, u := range e.TypeURLs {
-			if !found[u] {
+			if !found[u] && e.Status != registry.Inert { // none of its fields is read
 				t.Errorf("%s: %s is in none of fieldTables; what reads it needs a table of its fields", e.Name, u)
 			}
 		}

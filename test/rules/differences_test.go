@@ -46,7 +46,6 @@ var absentStats = []reason{
 	{`server\.(compilation_settings\.fips_mode|debug_assertion_failures|envoy_bug_failures|envoy_notifications|wip_protos|stats_recent_lookups|dropped_stat_flushes)`, "of Envoy's build and of its ways to keep statistics"},
 	{`server\.parent_connections`, "there is no hot restart"},
 	{`server\.(days_until_first_cert_expiring|seconds_until_first_ocsp_response_expiring)`, "each certificate's days are at `/certs`"},
-	{`.*\.network_extension_config_missing`, "network filters over ECDS are not there"},
 	{`cluster\.[^.]+\.(bind_errors|circuit_breakers\..*\.cx_pool_open|external\.upstream_rq_time|max_host_weight|membership_excluded|original_dst_host_invalid|retry_or_shadow_abandoned|update_attempt|update_failure|upstream_cx_pool_overflow|upstream_cx_preconnect_skipped|upstream_rq_active_overflow|upstream_rq_per_try_idle_timeout|upstream_rq_rx_reset_no_error|version|warming_state)`, "not counted"},
 	{`http\.[^.]+\.(downstream_cx_http1_soft_drain|downstream_cx_ssl_(active|total)|downstream_rq_(non_relative_path|rejected_via_ip_detection|response_before_rq_complete|too_large|too_many_premature_resets)|rq_reset_after_downstream_response_started|rs_too_large)`, "not counted"},
 }

@@ -39,7 +39,7 @@ func addFields(t *protofields.Table) {
 			"default_config_source"),
 		protofields.Refuse("health discovery is not supported; use health_checks", "hds_config"),
 		protofields.Refuse("headers begin with x-envoy-", "header_prefix"),
-		protofields.Refuse("there is no TLS yet", "certificate_provider_instances"),
+		protofields.Refuse("certificates come from files, inline or over SDS", "certificate_provider_instances"),
 		protofields.Refuse("xDS plug-ins are not supported", "xds_delegate_extension", "xds_config_tracker_extension"))
 	t.Add(&bootstrapv3.Bootstrap_StaticResources{}, protofields.Opaque("listeners", "clusters", "secrets"))
 	t.Add(&bootstrapv3.Bootstrap_DynamicResources{}, protofields.Honour("lds_config", "cds_config", "ads_config"),

@@ -64,6 +64,8 @@ type Resource struct {
 	Raw     []byte
 	Version string
 	At      time.Time
+	// NoEffect says which of its fields change nothing here, as "path: why".
+	NoEffect []string
 }
 
 // Failure is a resource that was not taken.

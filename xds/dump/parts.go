@@ -91,11 +91,7 @@ func (r *renderer) listeners() proto.Message {
 
 func (r *renderer) routes() proto.Message {
 	out := &adminpb.RoutesConfigDump{}
-	for _, e := range r.in.Listeners {
-		if e.Live != nil {
-			r.inlineRoutes(out, e.Live)
-		}
-	}
+	r.inlineRoutes(out)
 	for i, e := range r.in.Routes {
 		res := e.Live
 		if res == nil {
@@ -113,9 +109,9 @@ func (r *renderer) routes() proto.Message {
 	return out
 }
 
-// inlineRoutes adds the tables that are written inside a listener, which Envoy calls static.
-func (r *renderer) inlineRoutes(out *adminpb.RoutesConfigDump, res *Resource) {
-	r.managers(res, func(hcm *hcmpb.HttpConnectionManager, at time.Time) {
+// inlineRoutes adds the tables that are written inside connection managers, which Envoy calls static.
+func (r *renderer) inlineRoutes(out *adminpb.RoutesConfigDump) {
+	r.managers(func(hcm *hcmpb.HttpConnectionManager, at time.Time) {
 		table := hcm.GetRouteConfig()
 		if table == nil || !r.shown(table.GetName()) {
 			return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	adminpb "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerpb "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -26,11 +27,7 @@ type ScopeSet struct {
 // scopes shows the scopes that are written in listeners, and those that came by SRDS.
 func (r *renderer) scopes() proto.Message {
 	out := &adminpb.ScopedRoutesConfigDump{}
-	for _, e := range r.in.Listeners {
-		if e.Live != nil {
-			r.managers(e.Live, func(hcm *hcmpb.HttpConnectionManager, at time.Time) { r.inlineScopes(out, hcm.GetScopedRoutes(), at) })
-		}
-	}
+	r.managers(func(hcm *hcmpb.HttpConnectionManager, at time.Time) { r.inlineScopes(out, hcm.GetScopedRoutes(), at) })
 	for _, s := range r.in.ScopeSets {
 		d := &adminpb.ScopedRoutesConfigDump_DynamicScopedRouteConfigs{Name: clean(s.Name), VersionInfo: s.Version}
 		var last time.Time
@@ -63,8 +60,30 @@ func (r *renderer) inlineScopes(out *adminpb.ScopedRoutesConfigDump, m *hcmpb.Sc
 	}
 }
 
-// managers calls f with the connection managers of a listener, and when it came.
-func (r *renderer) managers(res *Resource, f func(*hcmpb.HttpConnectionManager, time.Time)) {
+// managers calls f with the connection managers of listeners, and those that came by themselves, and when they came.
+func (r *renderer) managers(f func(*hcmpb.HttpConnectionManager, time.Time)) {
+	for _, e := range r.in.Listeners {
+		if e.Live != nil {
+			r.managersOf(e.Live, f)
+		}
+	}
+	for _, e := range r.in.Filters {
+		m := &corepb.TypedExtensionConfig{}
+		if e.Live != nil && proto.Unmarshal(e.Live.Raw, m) == nil {
+			manager(m.GetTypedConfig(), e.Live.At, f)
+		}
+	}
+}
+
+// manager calls f where a typed configuration is that of a connection manager.
+func manager(a *anypb.Any, at time.Time, f func(*hcmpb.HttpConnectionManager, time.Time)) {
+	hcm := &hcmpb.HttpConnectionManager{}
+	if a.MessageIs(hcm) && a.UnmarshalTo(hcm) == nil {
+		f(hcm, at)
+	}
+}
+
+func (r *renderer) managersOf(res *Resource, f func(*hcmpb.HttpConnectionManager, time.Time)) {
 	l := &listenerpb.Listener{}
 	if proto.Unmarshal(res.Raw, l) != nil {
 		return
@@ -79,10 +98,7 @@ func (r *renderer) managers(res *Resource, f func(*hcmpb.HttpConnectionManager, 
 	}
 	for _, c := range chains {
 		for _, filter := range c.GetFilters() {
-			hcm := &hcmpb.HttpConnectionManager{}
-			if filter.GetTypedConfig().MessageIs(hcm) && filter.GetTypedConfig().UnmarshalTo(hcm) == nil {
-				f(hcm, at)
-			}
+			manager(filter.GetTypedConfig(), at, f)
 		}
 	}
 }

@@ -27,5 +27,6 @@
 //     request needs is asked for by name, and the request is told when it is in force or will not be.
 //   - Endpoints do not ride in snapshots. A set that changes is handed on by itself, in time that does not depend on the
 //     number of clusters. So are secrets and the configurations of filters (ECDS): what names one waits for its first version,
-//     and the later ones rebuild nothing. They are asked for as long as something in force names them.
+//     and the later ones rebuild nothing. They are asked for as long as something in force names them. A configuration that names
+//     resources itself (the connection manager of a filter chain) is held back until those are in force.
 package graph

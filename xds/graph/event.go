@@ -28,6 +28,8 @@ type Resource struct {
 	// to a route table; "" for none.
 	Scopes  []string
 	HostSet string
+	// NoEffect says which fields are set and change nothing here, as "path: why".
+	NoEffect []string
 	// Timeouts are how long the tables, or the endpoints, of a key are waited for where that is not Options.FetchTimeout; 0
 	// is for ever.
 	Timeouts map[string]time.Duration

@@ -31,6 +31,8 @@ type Machine struct {
 	sources map[string]*source
 	watches map[WatchID]*source
 	parts   map[partKey]*part
+	// heldParts are those of which another version is wanted than is in force.
+	heldParts map[*part]struct{}
 	// unneeded are the parts that nothing names any more, to be taken away.
 	unneeded  []partKey
 	lastWatch WatchID
@@ -117,7 +119,7 @@ func New(opt Options) *Machine {
 	m := &Machine{
 		opt:      opt,
 		clusters: map[string]*entry{}, listeners: map[string]*entry{}, tables: map[string]*entry{},
-		sources: map[string]*source{}, watches: map[WatchID]*source{}, parts: map[partKey]*part{},
+		sources: map[string]*source{}, watches: map[WatchID]*source{}, parts: map[partKey]*part{}, heldParts: map[*part]struct{}{},
 		scopes: map[string]*entry{}, hosts: map[string]*entry{}, collections: map[string]*collection{}, sets: map[string]*set{},
 		demands: map[string]*demand{}, untold: map[string]*demand{},
 		gone:    map[*entry]struct{}{},

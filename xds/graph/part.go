@@ -35,14 +35,14 @@ func (Reload) event()   {}
 
 // part is a resource that listeners and clusters name and that does not ride in snapshots, like endpoints: those wait for
 // its first version, and the ones after that go by themselves. Unlike endpoints it is asked for as long as something in force
-// names it, so that what is kept in force does not outlive its certificate.
+// names it, so that what is kept in force does not outlive its certificate. It may name resources itself; see part_refs.go.
 type part struct {
 	kind mesh.ResourceKind
 	key  string
 	// static ones are of the bootstrap, and stay.
 	static bool
-	// res is the newest accepted version, which is in force.
-	res *Resource
+	// want is the newest accepted version, res what is in force. They differ while what want names is not there.
+	want, res *Resource
 	// needs counts the resources, wanted and in force, that name it, by the types that serve them.
 	needs map[string]int
 	// gaveUp says that the wait for the first version is over.
@@ -86,7 +86,7 @@ func without(kind mesh.ResourceKind) string {
 
 // startSecret takes a secret of the bootstrap.
 func (m *Machine) startSecret(r *Resource) {
-	m.parts[partKey{mesh.KindSecret, r.Name}] = &part{kind: mesh.KindSecret, key: r.Name, static: true, res: r, needs: map[string]int{}}
+	m.parts[partKey{mesh.KindSecret, r.Name}] = &part{kind: mesh.KindSecret, key: r.Name, static: true, want: r, res: r, needs: map[string]int{}}
 	m.do(SetPart{mesh.KindSecret, r.Name, r.Value})
 }
 
@@ -122,9 +122,7 @@ func (m *Machine) releaseParts(r *Resource) {
 		if len(p.needs) > 0 || p.static {
 			continue
 		}
-		m.endWait(&p.wait)
-		delete(m.parts, partKey{p.kind, p.key})
-		m.unask(p.kind, p.key)
+		m.dropPart(p)
 		m.unneeded = append(m.unneeded, partKey{p.kind, p.key})
 	}
 }
@@ -158,17 +156,22 @@ func (m *Machine) takePart(kind mesh.ResourceKind, r *Resource) {
 	switch {
 	case p == nil:
 		m.counts.Unrequested++
-	case p.res != nil && bytes.Equal(p.res.Raw, r.Raw):
+	case p.want != nil && bytes.Equal(p.want.Raw, r.Raw):
 		p.failure = nil
 	case !p.suits(typeOf(r)):
 		asked := strings.ReplaceAll(strings.Join(slices.Sorted(maps.Keys(p.needs)), " "), " ", " or ")
-		reason := fmt.Sprintf("is a %s; asked for is a %s", typeOf(r), asked)
-		m.open.errors = append(m.open.errors, mesh.Rejection{Kind: kind, Name: r.Name, Reason: reason})
-		m.open.taken--
-		p.failure = &Failure{Reason: reason, Version: r.Version, At: r.At, Raw: r.Raw}
+		m.refusePart(p, r, fmt.Sprintf("is a %s; asked for is a %s", typeOf(r), asked))
+	case m.leadsTo(r, partKey{kind, r.Name}):
+		m.refusePart(p, r, "names itself, or something that names it")
 	default:
-		m.setPart(p, r)
+		m.wantPart(p, r)
 	}
+}
+
+func (m *Machine) refusePart(p *part, r *Resource, reason string) {
+	m.open.errors = append(m.open.errors, mesh.Rejection{Kind: p.kind, Name: r.Name, Reason: reason})
+	m.open.taken--
+	p.failure = &Failure{Reason: reason, Version: r.Version, At: r.At, Raw: r.Raw}
 }
 
 // suits reports whether a type serves someone, and all that are served now.
@@ -183,16 +186,6 @@ func (p *part) suits(t string) bool {
 		}
 	}
 	return any
-}
-
-func (m *Machine) setPart(p *part, r *Resource) {
-	first := p.res == nil
-	p.res, p.failure = r, nil
-	m.endWait(&p.wait)
-	m.do(SetPart{p.kind, p.key, r.Value})
-	if first {
-		m.touchHeld()
-	}
 }
 
 // touchHeld looks again at what is held back: a part is there, or not waited for any longer.
@@ -212,14 +205,15 @@ func (m *Machine) onReload(ev Reload) {
 			Errors: []mesh.Rejection{{Kind: p.kind, Name: p.key, Reason: ev.Bad.Reason}},
 		}})
 	default:
-		m.setPart(p, ev.Resource)
+		p.want, p.failure = ev.Resource, nil
+		m.putPart(p)
 	}
 }
 
 // giveUpPart lets what names a part go into force without it, and returns false where nothing waits for it.
 func (m *Machine) giveUpPart(kind mesh.ResourceKind, key, reason string) bool {
 	p := m.parts[partKey{kind, key}]
-	if p == nil || p.res != nil || p.gaveUp {
+	if p == nil || p.want != nil || p.gaveUp {
 		return false
 	}
 	m.endWait(&p.wait)
@@ -229,8 +223,8 @@ func (m *Machine) giveUpPart(kind mesh.ResourceKind, key, reason string) bool {
 	return true
 }
 
-// Parts returns the parts of a kind that something names, and those of the bootstrap, sorted. Live is nil for one that has
-// not come yet.
+// Parts returns the parts of a kind that something names, and those of the bootstrap, sorted. Live is nil for one that is not
+// in force yet.
 func (m *Machine) Parts(kind mesh.ResourceKind) []View {
 	var out []View
 	for _, k := range slices.SortedFunc(maps.Keys(m.parts), compareParts) {
@@ -239,6 +233,9 @@ func (m *Machine) Parts(kind mesh.ResourceKind) []View {
 		}
 		p := m.parts[k]
 		v := View{Name: sourcekey.Name(k.key), Static: p.static, Live: p.res, Failure: p.failure}
+		if p.want != p.res {
+			v.Next = p.want
+		}
 		if !p.static {
 			v.Source = sourcekey.Source(k.key)
 		}

@@ -11,6 +11,10 @@ import (
 
 // setPart is the proxy's side of a SetPart. What it has in force must not lose what it names.
 func (s *sim) setPart(a SetPart) {
+	if a.Kind == mesh.KindExtension {
+		s.setFilter(a)
+		return
+	}
 	if a.Value != nil {
 		s.secrets[a.Key] = a.Value.(*mesh.Secret)
 		return
@@ -18,7 +22,7 @@ func (s *sim) setPart(a SetPart) {
 	delete(s.secrets, a.Key)
 	for _, r := range s.inForce(s.last) {
 		for _, ref := range r.Parts {
-			if ref.Key == a.Key {
+			if ref.Kind == a.Kind && ref.Key == a.Key {
 				s.failf("secret %q is taken away, and %q in force names it", a.Key, r.Name)
 			}
 		}
@@ -43,6 +47,7 @@ func (s *sim) checkSecrets(next *mesh.Snapshot) {
 		for _, ref := range r.Parts {
 			got := s.secrets[ref.Key]
 			switch {
+			case ref.Kind != mesh.KindSecret:
 			case got == nil && !s.gaveUp["secret "+ref.Key]:
 				s.failf("%q serves without its secret %q", r.Name, ref.Key)
 			case got != nil && got.Type().String() != ref.Types:
@@ -58,7 +63,9 @@ func (s *sim) checkFinalSecrets() {
 	named := map[string]bool{}
 	for _, r := range s.inForce(s.last) {
 		for _, ref := range r.Parts {
-			named[ref.Key] = true
+			if ref.Kind == mesh.KindSecret {
+				named[ref.Key] = true
+			}
 		}
 	}
 	for key := range named {

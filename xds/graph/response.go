@@ -93,7 +93,7 @@ func (m *Machine) takeAll(r Response) {
 	}
 	c := m.collection(r.Kind, r.Source)
 	gone, clashes := m.beforehand(c, r, seen, nameless)
-	for _, res := range r.Resources {
+	for _, res := range m.askedFirst(r) {
 		if why := clashes[res.Name]; why != "" {
 			m.refuse(r, Bad{Name: res.Name, Reason: why, Raw: res.Raw})
 		} else if seen[res.Name] == 1 {

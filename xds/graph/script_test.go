@@ -39,7 +39,7 @@ var rewrite = flag.Bool("rewrite", false, "write the results of the scripts into
 //
 // A listener or a cluster (after ";") wants secrets as "tls(NAME)" and "ca(NAME)", those of the bootstrap with "@static"; SECRET
 // is NAME:tls or NAME:ca. Configurations of filters are "filter(NAME)", or "default(NAME)" where they need not be waited for,
-// of the types x and y; ecds brings NAME:TYPE. "reload TOKEN [!REASON]" is a change of the files of a secret.
+// of the types x and y; ecds brings NAME:TYPE, with ";" before what it wants itself, as a listener does. "reload TOKEN [!REASON]" is a change of the files of a secret.
 //
 // Tokens: CLUSTER:static|eds[(NAME)]|keep[(NAME)]|dns(NAME), LISTENER:[rds(TABLE)],CLUSTER..., TABLE:CLUSTER..., EDS:ADDRESS...; "#x"
 // at the end makes other bytes of the same meaning. !NAME:REASON is a resource that does not decode.
@@ -428,7 +428,9 @@ func parseResource(kind, version, token string) *Resource {
 	rest, _, _ = strings.Cut(rest, "#")
 	r := &Resource{Name: name, Raw: []byte(token), Version: version}
 	rest, secrets, _ := strings.Cut(rest, ";")
-	if secrets != "" {
+	if kind == "ecds" && secrets != "" {
+		wantAll(r, strings.Split(secrets, ","))
+	} else if secrets != "" {
 		for w := range strings.SplitSeq(secrets, ",") {
 			wantSecret(r, w)
 		}
@@ -452,16 +454,21 @@ func parseResource(kind, version, token string) *Resource {
 		parseMember(r, kind, words)
 	case "lds":
 		r.Value = &mesh.Listener{Name: name}
-		for _, w := range words {
-			if t, ok := strings.CutPrefix(w, "rds("); ok {
-				name, source, _ := strings.Cut(strings.TrimSuffix(t, ")"), "@")
-				r.RouteTables = append(r.RouteTables, sourcekey.Join(name, source))
-			} else if !wantSecret(r, w) && !wantSet(r, w) {
-				r.Clusters = append(r.Clusters, w)
-			}
-		}
+		wantAll(r, words)
 	}
 	return r
+}
+
+// wantAll makes a listener, or the configuration of a filter, name what it wants.
+func wantAll(r *Resource, words []string) {
+	for _, w := range words {
+		if t, ok := strings.CutPrefix(w, "rds("); ok {
+			name, source, _ := strings.Cut(strings.TrimSuffix(t, ")"), "@")
+			r.RouteTables = append(r.RouteTables, sourcekey.Join(name, source))
+		} else if !wantSecret(r, w) && !wantSet(r, w) {
+			r.Clusters = append(r.Clusters, w)
+		}
+	}
 }
 
 // wantSecret makes a resource name a secret, where a word is such a name.

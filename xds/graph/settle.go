@@ -16,6 +16,7 @@ func (m *Machine) settle() *mesh.Snapshot {
 	if !m.dirty || !m.started {
 		return nil
 	}
+	m.moveParts()
 	changed := m.movable()
 	for _, e := range changed {
 		m.move(e)
@@ -265,6 +266,7 @@ func (m *Machine) onApplied(rejected []mesh.Rejection) {
 		m.current = m.patch(back)
 		m.current.Versions = m.versions()
 	}
+	m.dirty = m.dirty || len(m.heldParts) > 0 // what they name may be in force now
 }
 
 // letGo drops what a move replaced.

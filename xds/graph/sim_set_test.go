@@ -17,7 +17,7 @@ import (
 // simKinds are what a sim sends.
 var simKinds = []mesh.ResourceKind{
 	mesh.KindCluster, mesh.KindListener, mesh.KindEndpoints, mesh.KindRouteTable, mesh.KindScope, mesh.KindVirtualHost,
-	mesh.KindSecret,
+	mesh.KindSecret, mesh.KindExtension,
 }
 
 // changeScopes gives the world other scopes, which have different keys.
@@ -91,12 +91,14 @@ func (s *sim) answeredDemand(a Answered) {
 	}
 }
 
-// tablesOf are the tables that a listener wants, by itself and by its scopes.
-func (s *sim) tablesOf(listener *Resource) []string {
-	out := slices.Clone(listener.RouteTables)
-	if len(listener.Scopes) > 0 {
-		for _, v := range s.w.scopes {
-			out = append(out, strings.Split(v, ",")[1])
+// tablesOf are the tables that a listener wants, by itself, by its filters and by scopes.
+func (s *sim) tablesOf(listener *Resource) (out []string) {
+	for _, r := range s.withFilters(listener) {
+		out = append(out, r.RouteTables...)
+		if len(r.Scopes) > 0 {
+			for _, v := range s.w.scopes {
+				out = append(out, strings.Split(v, ",")[1])
+			}
 		}
 	}
 	return out
@@ -188,7 +190,9 @@ func (s *sim) checkFinalSets() {
 	wantScopes, wantHosts := map[string]string{}, map[string]string{}
 	scoped := false
 	for _, l := range s.last.Listeners {
-		scoped = scoped || len(s.origin[l].Scopes) > 0
+		for _, r := range s.withFilters(s.origin[l]) {
+			scoped = scoped || len(r.Scopes) > 0
+		}
 	}
 	if scoped {
 		for name, v := range s.w.scopes {

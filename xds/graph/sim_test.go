@@ -17,13 +17,13 @@ import (
 // world is what a control plane would like the proxy to serve: tokens as in the scripts, by name.
 type world struct {
 	clusters, listeners, tables, endpoints, secrets map[string]string
-	scopes, hosts                                   map[string]string
+	scopes, hosts, filters                          map[string]string
 }
 
 func newWorld() *world {
 	return &world{
 		clusters: map[string]string{}, listeners: map[string]string{}, tables: map[string]string{}, endpoints: map[string]string{},
-		secrets: map[string]string{}, scopes: map[string]string{}, hosts: map[string]string{},
+		secrets: map[string]string{}, scopes: map[string]string{}, hosts: map[string]string{}, filters: map[string]string{},
 	}
 }
 
@@ -57,6 +57,7 @@ type sim struct {
 	endpoints map[string]*mesh.EndpointSet
 	offered   map[string]bool
 	secrets   map[string]*mesh.Secret
+	filters   map[string]*Resource
 	reject    func(*mesh.Snapshot) []mesh.Rejection
 	refused   map[string]bool
 	bad       map[string]bool
@@ -68,7 +69,7 @@ func newSim(t *testing.T, w *world) *sim {
 	s := &sim{
 		t: t, w: w, m: New(Options{FetchTimeout: 15 * time.Second}),
 		timers: map[TimerID]string{}, gaveUp: map[string]bool{}, over: map[string]bool{}, demands: map[Demand]bool{}, watches: map[WatchID]string{}, origin: map[any]*Resource{},
-		last: &mesh.Snapshot{}, endpoints: map[string]*mesh.EndpointSet{}, secrets: map[string]*mesh.Secret{}, refused: map[string]bool{}, bad: map[string]bool{},
+		last: &mesh.Snapshot{}, endpoints: map[string]*mesh.EndpointSet{}, secrets: map[string]*mesh.Secret{}, filters: map[string]*Resource{}, refused: map[string]bool{}, bad: map[string]bool{},
 	}
 	for i := range s.subs {
 		s.subs[i], s.sent[i], s.answered[i], s.holds[i] = map[string]bool{}, map[string]string{}, map[string]bool{}, map[string]string{}
@@ -163,6 +164,7 @@ func (s *sim) apply(next *mesh.Snapshot) {
 	s.checkRoutes(next)
 	s.checkSets(next)
 	s.checkSecrets(next)
+	s.checkFilters(next)
 	for c := range s.endpoints {
 		if next.Clusters[c] == nil {
 			delete(s.endpoints, c)
@@ -300,6 +302,8 @@ func (s *sim) part(kind mesh.ResourceKind) (string, map[string]string) {
 		return "vhds", s.w.hosts
 	case mesh.KindSecret:
 		return "sds", s.w.secrets
+	case mesh.KindExtension:
+		return "ecds", s.w.filters
 	default:
 		return "rds", s.w.tables
 	}
@@ -449,6 +453,7 @@ func (s *sim) checkFinal() {
 	}
 	s.checkFinalEndpoints()
 	s.checkFinalSecrets()
+	s.checkFinalFilters()
 	s.checkFinalSets()
 }
 
@@ -481,7 +486,9 @@ func (w *world) change(r *rand.Rand) string {
 		}
 		return strings.Join(out, ",")
 	}
-	switch r.IntN(11) {
+	switch r.IntN(12) {
+	case 11:
+		return w.changeFilters(r)
 	case 9:
 		return w.changeScopes(r)
 	case 10:
@@ -506,7 +513,7 @@ func (w *world) change(r *rand.Rand) string {
 	case 4:
 		n := pick([]string{"L", "M"})
 		w.listeners[n] = pick([]string{"rds(r)", "rds(s)", "rds(r),rds(s)", "srds", "srds", refs()}) +
-			pick([]string{"", "", ";tls(k)", ";tls(other)"}) + fmt.Sprintf("#%d", r.IntN(2))
+			pick([]string{"", "", ",filter(f)", ",filter(f)", ",filter(g)"}) + pick([]string{"", "", ";tls(k)", ";tls(other)"}) + fmt.Sprintf("#%d", r.IntN(2))
 		return "listener " + n
 	case 5:
 		n := pick([]string{"L", "M"})
@@ -528,7 +535,7 @@ func (s *sim) act(r *rand.Rand) {
 	case n < 15:
 		bad := ""
 		if r.IntN(6) == 0 {
-			bad = []string{"a", "b", "L", "r", "k", "A", "r/one"}[r.IntN(7)]
+			bad = []string{"a", "b", "L", "r", "k", "A", "r/one", "f"}[r.IntN(8)]
 		}
 		if s.connected {
 			s.send(kinds[r.IntN(len(kinds))], bad)
@@ -589,7 +596,7 @@ func (s *sim) checkEmpty() {
 	s.deliver()
 	s.checkFinal()
 	m := s.m
-	if n := len(m.clusters) + len(m.listeners) + len(m.tables) + len(m.sources) + len(m.watches) + len(m.gone) + len(m.parts) + len(s.secrets); n > 0 {
+	if n := len(m.clusters) + len(m.listeners) + len(m.tables) + len(m.sources) + len(m.watches) + len(m.gone) + len(m.parts) + len(m.heldParts) + len(s.secrets) + len(s.filters); n > 0 {
 		s.failf("%d things are left: %v %v %v %v %v", n, m.clusters, m.listeners, m.tables, m.sources, m.watches)
 	}
 	if n := len(m.scopes) + len(m.hosts) + len(m.sets) + len(m.demands) + len(m.untold) + m.pendingDemands; n > 0 || len(s.last.ScopeSets)+len(s.last.HostSets) > 0 {
@@ -603,7 +610,7 @@ func (s *sim) checkEmpty() {
 	if len(m.waiting) > 0 || len(m.timers) > 0 || len(s.timers) > 0 {
 		s.failf("waits are left: %v %v", m.waiting, s.timers)
 	}
-	if len(s.subs[mesh.KindEndpoints])+len(s.subs[mesh.KindRouteTable])+len(s.subs[mesh.KindSecret]) > 0 {
+	if len(s.subs[mesh.KindEndpoints])+len(s.subs[mesh.KindRouteTable])+len(s.subs[mesh.KindSecret])+len(s.subs[mesh.KindExtension]) > 0 {
 		s.failf("subscriptions are left: %v", s.subs)
 	}
 }

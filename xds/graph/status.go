@@ -141,7 +141,7 @@ func (m *Machine) Held() []Warming {
 			out = append(out, Warming{kind, sourcekey.Shown(e.name), m.source(kind, e.name), e.want.At, m.waitsFor(e)})
 		}
 	}
-	return out
+	return append(out, m.waitingParts()...)
 }
 
 func (m *Machine) waitsFor(e *entry) []string {

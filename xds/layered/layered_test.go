@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -287,8 +288,8 @@ func TestWhatNobodyReads(t *testing.T) {
 	if err := r.Configure([]layered.Layer{{Name: "s", Values: values}}); err != nil {
 		t.Fatal(err)
 	}
-	r.Key("canary")
-	r.Key("health_check.named")
+	named := []mesh.RuntimeKey{r.Key("canary"), r.Key("health_check.named")}
+	defer runtime.KeepAlive(named)
 	var got []string
 	reg.Each(func(stats.Kind) bool { return true }, func(m *stats.Metric) bool {
 		if name := string(m.AppendName(nil)); strings.HasPrefix(name, "meshtap_runtime") {

@@ -91,7 +91,7 @@ func (r *Runtime) Idle() (inert, unread []string) {
 	for name := range s.final {
 		cluster, read := runtimekeys.Of(name)
 		switch {
-		case r.asked[name] || read && (cluster == "" || r.isCluster == nil || r.isCluster(cluster)):
+		case r.asked[name].Value() != nil || read && (cluster == "" || r.isCluster == nil || r.isCluster(cluster)):
 		case read:
 			unread = append(unread, name)
 		case Inert(name):

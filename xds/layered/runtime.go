@@ -6,9 +6,11 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"weak"
 
 	"github.com/meshtap/meshtap/internal/stats"
 	"github.com/meshtap/meshtap/mesh"
@@ -47,8 +49,8 @@ type Runtime struct {
 	counts [numLayers]int64
 	// links are what the layers on disk were read by, by their root.
 	links map[string]fs.FileInfo
-	// asked are the names of keys that a configuration has named.
-	asked map[string]bool
+	// asked are the keys that a configuration names, by name, for as long as it is there.
+	asked map[string]weak.Pointer[key]
 	// told are called after each change.
 	told []func()
 	// isCluster reports whether there is a cluster of this name; nil where nobody knows.
@@ -66,7 +68,7 @@ type snapshot struct {
 
 // New returns a Runtime without layers.
 func New() *Runtime {
-	r := &Runtime{asked: map[string]bool{}, links: map[string]fs.FileInfo{}}
+	r := &Runtime{asked: map[string]weak.Pointer[key]{}, links: map[string]fs.FileInfo{}}
 	r.now.Store(&snapshot{})
 	return r
 }
@@ -207,17 +209,26 @@ func (r *Runtime) Dump() (layers []string, entries map[string]Entry) {
 	return s.names, entries
 }
 
-// maxAsked bounds the names that are remembered to tell which values nobody reads.
-const maxAsked = 10_000
-
-// Key implements mesh.Runtime.
+// Key implements mesh.Runtime. Keys of one name are the same for as long as one of them is kept.
 func (r *Runtime) Key(name string) mesh.RuntimeKey {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.asked) < maxAsked {
-		r.asked[name] = true
+	k := r.asked[name].Value()
+	if k == nil {
+		k = &key{r, name}
+		r.asked[name] = weak.Make(k)
+		runtime.AddCleanup(k, r.forget, name)
 	}
-	return &key{r, name}
+	return k
+}
+
+// forget takes a name away whose key nobody has any more, unless it was asked for again.
+func (r *Runtime) forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked[name].Value() == nil {
+		delete(r.asked, name)
+	}
 }
 
 // key implements mesh.RuntimeKey. Two keys of one name are of equal content, so that what is decoded twice is.

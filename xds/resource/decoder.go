@@ -100,6 +100,8 @@ type Options struct {
 type Decoder struct {
 	opt    Options
 	fields *protofields.Table
+	// regex is the runtime's limit of regular expressions, nil without a runtime.
+	regex mesh.RuntimeKey
 }
 
 // Decoded is one accepted resource.
@@ -148,6 +150,9 @@ func New(opt Options) *Decoder {
 		opt.LookupEnv = os.LookupEnv
 	}
 	d := &Decoder{opt: opt, fields: Fields()}
+	if opt.Runtime != nil {
+		d.regex = opt.Runtime.Key(regexKey)
+	}
 	if opt.AddFields != nil {
 		opt.AddFields(d.fields)
 	}

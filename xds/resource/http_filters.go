@@ -30,6 +30,8 @@ func (s *scope) httpFilters(p *at, h *mesh.HTTPManager, list []*hcmv3.HttpFilter
 			s.errorf(fp, "the router filter must be the last one")
 		case router:
 			s.router(fp, h, f)
+		case last && f.GetConfigDiscovery() != nil:
+			s.discoveredRouter(fp, h, f)
 		default:
 			s.httpFilter(fp, h, f)
 			if last {
@@ -59,12 +61,15 @@ func (s *scope) httpFilter(p *at, h *mesh.HTTPManager, f *hcmv3.HttpFilter) {
 }
 
 func (s *scope) router(p *at, h *mesh.HTTPManager, f *hcmv3.HttpFilter) {
+	s.notDisabled(p, f)
+	if r, ok := s.terminal(p.field("typed_config"), unwrap(f.GetTypedConfig())).(mesh.Router); ok {
+		h.Router = r
+	}
+}
+
+func (s *scope) notDisabled(p *at, f *hcmv3.HttpFilter) {
 	if f.GetDisabled() {
 		s.errorf(p.field("disabled"), "the router filter cannot be disabled")
-	}
-	m := &routerv3.Router{}
-	if s.message(p.field("typed_config"), unwrap(f.GetTypedConfig()), m) {
-		h.Router.SuppressEnvoyHeaders = m.GetSuppressEnvoyHeaders()
 	}
 }
 
@@ -98,7 +103,7 @@ func addHTTPFields(t *protofields.Table) {
 		protofields.Refuse("the client's address comes from the connection and x-forwarded-for",
 			"original_ip_detection_extensions"),
 		protofields.Refuse("header mutation before routing is not supported", "early_header_mutation_extensions"),
-		protofields.Refuse("client certificates are not read: there is no TLS yet", "forward_client_cert_matcher"),
+		protofields.Refuse("forward_client_cert_details holds for all requests alike", "forward_client_cert_matcher"),
 		protofields.Refuse("an address keeps its family", "represent_ipv4_remote_address_as_ipv4_mapped_ipv6"),
 		protofields.Refuse("local replies cannot be changed", "local_reply_config={}"),
 		protofields.Refuse("use normalize_path and merge_slashes", "path_normalization_options"),

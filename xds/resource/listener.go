@@ -6,12 +6,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
+	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meshtap/meshtap/internal/protofields"
@@ -68,7 +67,7 @@ func (s *scope) listenerFilter(p *at, l *mesh.Listener, f *listenerv3.ListenerFi
 	out := mesh.ListenerFilter{Extension: mesh.Extension{Name: f.GetName()}}
 	ok := false
 	if m := f.GetConfigDiscovery(); m != nil {
-		out.Discovery = s.configDiscovery(p.field("config_discovery"), registry.ListenerFilter, f.GetName(), m)
+		out.Discovery = s.configDiscovery(p.field("config_discovery"), registry.ListenerFilter, anywhere, f.GetName(), m)
 		ok = out.Discovery != nil
 	} else {
 		out.Extension, ok = s.extension(p.field("typed_config"), registry.ListenerFilter, f.GetName(), f.GetTypedConfig(), false)
@@ -145,9 +144,13 @@ func (s *scope) filterChain(p *at, m *listenerv3.FilterChain) *mesh.FilterChain 
 		c.HandshakeTimeout = s.handshakeTimeout(p, m)
 	}
 	for i, f := range m.GetFilters() {
-		s.networkFilter(p.item("filters", i), c, f)
+		where := inside
+		if i == len(m.GetFilters())-1 {
+			where = atEnd
+		}
+		s.networkFilter(p.item("filters", i), c, f, where)
 	}
-	if c.HTTP == nil && c.TCP == nil {
+	if c.HTTP == nil && c.TCP == nil && c.Discovery == nil {
 		s.errorf(p.field("filters"), "must end with %s or %s", managerType, tcpProxyType)
 	}
 	if s.loaded != nil {
@@ -176,34 +179,30 @@ func contentKey(m *listenerv3.FilterChain) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func (s *scope) networkFilter(p *at, c *mesh.FilterChain, f *listenerv3.Filter) {
-	if f.GetConfigDiscovery() != nil {
-		return // the field table refused it
-	}
+func (s *scope) networkFilter(p *at, c *mesh.FilterChain, f *listenerv3.Filter, where position) {
 	if c.HTTP != nil || c.TCP != nil {
 		s.errorf(p, "no filter may follow the one that ends the chain")
+		return
+	}
+	if f.GetConfigDiscovery() != nil {
+		s.discoveredNetworkFilter(p, c, f, where)
 		return
 	}
 	tp := p.field("typed_config")
 	switch t := unwrap(f.GetTypedConfig()); {
 	case f.GetTypedConfig() == nil:
 		s.errorf(tp, isRequired)
-	case t.name == managerType:
-		m := &hcmv3.HttpConnectionManager{}
-		if s.message(tp, t, m) {
-			c.HTTP = s.httpManager(tp, m)
-		} else {
-			c.HTTP = &mesh.HTTPManager{}
-		}
-	case t.name == tcpProxyType:
-		m := &tcpproxyv3.TcpProxy{}
-		if s.message(tp, t, m) {
-			c.TCP = s.tcpProxy(tp, m)
-		} else {
-			c.TCP = &mesh.TCPProxy{}
+	case slices.Contains(terminals[registry.NetworkFilter], t.name):
+		switch x := s.terminal(tp, t).(type) {
+		case *mesh.HTTPManager:
+			c.HTTP = x
+		case *mesh.TCPProxy:
+			c.TCP = x
+		default:
+			c.TCP = &mesh.TCPProxy{} // one error is enough
 		}
 	default:
-		ext, ok := s.extension(tp, registry.NetworkFilter, f.GetName(), f.GetTypedConfig(), false, managerType, tcpProxyType)
+		ext, ok := s.extension(tp, registry.NetworkFilter, f.GetName(), f.GetTypedConfig(), false, terminals[registry.NetworkFilter]...)
 		if ok {
 			c.Filters = append(c.Filters, ext)
 		}
@@ -240,8 +239,7 @@ func addListenerFields(t *protofields.Table) {
 		protofields.Honour("filter_chain_match", "filters", "transport_socket", "transport_socket_connect_timeout", "name"),
 		protofields.Ignore("nothing here reads filter chain metadata", "metadata"),
 		protofields.Refuse("the PROXY protocol is not supported", "use_proxy_proto=false"))
-	t.Add(&listenerv3.Filter{}, protofields.Honour("name", "typed_config"),
-		protofields.Refuse("network filters over ECDS are not supported; use typed_config", "config_discovery"))
+	t.Add(&listenerv3.Filter{}, protofields.Honour("name", "typed_config", "config_discovery"))
 	t.Add(&listenerv3.ListenerFilter{}, protofields.Honour("name", "typed_config", "filter_disabled", "config_discovery"))
 	t.Add(&listenerv3.ListenerFilterChainMatchPredicate{},
 		protofields.Honour("or_match", "and_match", "not_match", "any_match", "destination_port_range"))

@@ -251,7 +251,7 @@ func addRouteActionFields(t *protofields.Table) {
 		protofields.Refuse(noSubsets, "metadata_match={}"),
 		protofields.Refuse("use prefix_rewrite or regex_rewrite", "path_rewrite_policy", "path_rewrite"),
 		protofields.Refuse("use host_rewrite_literal", "host_rewrite"),
-		protofields.Refuse("early data is a matter of TLS, which is not supported yet", "early_data_policy"),
+		protofields.Refuse("requests are never sent, nor taken, as TLS early data", "early_data_policy"),
 		protofields.Refuse("retry policy plug-ins are not supported; use retry_policy", "retry_policy_typed_config"),
 		protofields.Refuse(noMirror, "request_mirror_policies"),
 		protofields.Refuse(noRateLimit, "rate_limits"),

@@ -30,11 +30,11 @@ type tunable interface {
 
 // now returns a Decoder with the limits that the runtime sets now, for one resource.
 func (d *Decoder) now() *Decoder {
-	if d.opt.Runtime == nil {
+	if d.regex == nil {
 		return d
 	}
 	was := uint64(d.opt.Limits.RegexProgram)
-	n := d.opt.Runtime.Key(regexKey).Integer(was)
+	n := d.regex.Integer(was)
 	if n == was || n == 0 || n > math.MaxInt32 {
 		return d
 	}

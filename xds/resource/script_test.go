@@ -19,6 +19,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -45,6 +46,7 @@ var kinds = map[string]struct {
 	"scope.yaml":     {resource.ScopeType, func() proto.Message { return &routev3.ScopedRouteConfiguration{} }},
 	"host.yaml":      {resource.HostType, func() proto.Message { return &routev3.VirtualHost{} }},
 	"endpoints.yaml": {resource.EndpointsType, func() proto.Message { return &endpointv3.ClusterLoadAssignment{} }},
+	"runtime.yaml":   {resource.RuntimeType, func() proto.Message { return &runtimev3.Runtime{} }},
 }
 
 // TestScripts decodes the resource of each script. A script is a txtar archive with one of the files of kinds, an

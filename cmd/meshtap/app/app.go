@@ -86,6 +86,7 @@ type App struct {
 
 	stats   *stats.Registry
 	numbers *metrics.Server
+	idle    *metrics.Config
 	files   *accesslog.Files
 	logs    *als.Clients // of access log services
 	hub     *hub.Hub
@@ -130,6 +131,7 @@ func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
 		log.Warn("bootstrap", zap.String("file", w.File), zap.Int("line", w.Line), zap.String("path", w.Path), zap.String("what", w.Message))
 	}
 	a.stats = stats.NewRegistry(stats.Options{Naming: a.cfg.Stats})
+	a.idle = metrics.NewConfig(a.stats)
 	a.numbers = metrics.NewServer(a.stats, func() time.Duration { return time.Since(a.started) })
 	a.numbers.Set(metrics.ServerConcurrency, int64(runtime.GOMAXPROCS(0)))
 	a.numbers.Set(metrics.ServerHotRestartEpoch, int64(opt.RestartEpoch))
@@ -137,6 +139,7 @@ func New(opt Options, log *zap.Logger, level *zap.AtomicLevel) (*App, error) {
 	for _, list := range [][]bootstrap.Static{a.cfg.Clusters, a.cfg.Listeners} {
 		for _, r := range list {
 			a.numbers.Add(0, metrics.ServerStaticUnknownFields, int64(r.Unknown))
+			a.idle.Add(0, metrics.ConfigStaticIdleFields, int64(len(r.NoEffect)))
 		}
 	}
 	a.cfg.Runtime.Publish(a.stats)
@@ -272,7 +275,8 @@ func (a *App) makeManager() error {
 	deps := xds.Deps{
 		Log: log, Decoder: resource.New(a.cfg.Resource), DNS: dns.New(dns.Config{}, log.Named("dns")),
 		Apply: a.server.Apply, SetEndpoints: a.server.SetEndpoints, Answered: a.server.Answered, SetSecret: a.server.SetSecret, SetExtension: a.setExtension, Notifier: a, Stats: a.stats, Runtime: a.cfg.Runtime,
-		Unknown: func(n int) { a.numbers.Add(0, metrics.ServerDynamicUnknownFields, int64(n)) },
+		Unknown:  func(n int) { a.numbers.Add(0, metrics.ServerDynamicUnknownFields, int64(n)) },
+		NoEffect: func(n int) { a.idle.Add(0, metrics.ConfigDynamicIdleFields, int64(n)) },
 	}
 	streams := xds.NewStreams(a.cfg, log)
 	var err error

@@ -26,6 +26,7 @@ import (
 	"github.com/meshtap/meshtap/proxy/filter/grpcweb"
 	"github.com/meshtap/meshtap/proxy/filter/ondemand"
 	"github.com/meshtap/meshtap/proxy/inspect"
+	"github.com/meshtap/meshtap/xds/bootstrap"
 	"github.com/meshtap/meshtap/xds/layered"
 )
 
@@ -43,6 +44,8 @@ type Extensions struct {
 	Sinks           []eventtap.SinkRow
 	Tap             []registry.Row[eventtap.Builder]
 	TapPolicies     []registry.Row[struct{}]
+	// Inert are extensions of the bootstrap that are taken and change nothing.
+	Inert []registry.Row[struct{}]
 	// Core are those that are nouns of the configuration itself: xds/resource reads them, and the rooms of proxy are
 	// built around them.
 	Core []registry.Info
@@ -58,6 +61,7 @@ func NewExtensions(out io.Writer) *Extensions {
 		Policies:        lb.Rows(),
 		AccessLogs:      accesslog.Rows(),
 		LogFilters:      accesslog.FilterRows(),
+		Inert:           bootstrap.InertRows(),
 		Core:            core(),
 	}
 	e.Sinks = append(e.Sinks, stdout.Rows(out)...)
@@ -91,6 +95,7 @@ func (e *Extensions) Parsers() *registry.Parsers {
 	registry.AddAll(p, e.Policies)
 	registry.AddAll(p, e.AccessLogs)
 	registry.AddAll(p, e.LogFilters)
+	registry.AddAll(p, e.Inert)
 	registry.AddAll(p, e.Tap)
 	registry.AddAll(p, e.TapPolicies)
 	return p
@@ -105,6 +110,7 @@ func (e *Extensions) All() []registry.Info {
 	out = appendInfos(out, e.Policies)
 	out = appendInfos(out, e.AccessLogs)
 	out = appendInfos(out, e.LogFilters)
+	out = appendInfos(out, e.Inert)
 	out = appendInfos(out, e.Tap)
 	out = appendInfos(out, e.TapPolicies)
 	return appendInfos(out, e.Sinks)

@@ -46,6 +46,7 @@ func (a *App) makeAdmin() {
 		Loggers: a.loggers, SetLogger: a.setLogger,
 		DrainListeners: a.drainListeners, HealthCheck: a.unwell.Store, ReopenLogs: a.files.Reopen,
 		Quit: func() { a.endWith("quitquitquit") }, Circuits: a.circuits, XDS: a.xds, History: a.history, Rollback: a.rollback, Release: a.release,
+		Coverage: a.coverage,
 	}
 	if a.hub != nil {
 		v.Events = a.events
@@ -180,7 +181,7 @@ func (a *App) configDump(q admin.DumpQuery) (func(io.Writer) error, error) {
 	defer cancel()
 	in, err := a.manager.Dump(ctx)
 	if err != nil {
-		return nil, &admin.Error{Status: 503, Msg: "the configuration manager does not answer: " + err.Error()}
+		return nil, noAnswer(err)
 	}
 	in.Bootstrap, in.Started = a.cfg.Bootstrap, a.started
 	b, err := dump.Render(in, dump.Options{Endpoints: q.EDS, Name: q.Name, Part: q.Resource, Mask: q.Mask, Redactor: a.secret})
@@ -195,6 +196,31 @@ func (a *App) configDump(q admin.DumpQuery) (func(io.Writer) error, error) {
 		_, err := w.Write(b)
 		return err
 	}, nil
+}
+
+func noAnswer(err error) error {
+	return &admin.Error{Status: 503, Msg: "the configuration manager does not answer: " + err.Error()}
+}
+
+func (a *App) coverage() (*admin.Coverage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), ask)
+	defer cancel()
+	in, err := a.manager.Dump(ctx)
+	if err != nil {
+		return nil, noAnswer(err)
+	}
+	out := &admin.Coverage{}
+	for _, w := range a.cfg.Warnings {
+		out.Bootstrap = append(out.Bootstrap, admin.BootstrapNote{File: w.File, Line: w.Line, Path: w.Path, What: w.Message})
+	}
+	for _, c := range dump.Coverage(&in) {
+		r := admin.CoveredResource{Type: c.Kind.String(), Name: c.Name, Source: c.Source, Version: c.Version}
+		for _, f := range c.Fields {
+			r.Fields = append(r.Fields, admin.CoveredField(f))
+		}
+		out.Resources = append(out.Resources, r)
+	}
+	return out, nil
 }
 
 func (a *App) loggers() []admin.Logger {
@@ -266,7 +292,7 @@ func (a *App) drainListeners(o admin.DrainOptions) error {
 }
 
 func (a *App) events(v url.Values) (func(ctx context.Context, w io.Writer) error, error) {
-	q, err := hub.ParseQuery(v.Get)
+	q, err := hub.ParseQuery(v)
 	if err != nil {
 		return nil, &admin.Error{Status: 400, Msg: err.Error()}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -173,6 +174,15 @@ func (t *Targets) Bus() (BusConfig, error) {
 	}
 	b.setDefaults()
 	return b, b.check()
+}
+
+// ForeignBus returns the address of --bus, or of MESHTAP_BUS, where it is that of a bus other than NATS; "" otherwise.
+func (t *Targets) ForeignBus() string {
+	scheme, _, ok := strings.Cut(t.bus.URL, "://")
+	if !ok || scheme == "nats" || scheme == "tls" || !t.given("bus", !t.given("context", false)) {
+		return ""
+	}
+	return t.bus.URL
 }
 
 // WantsBus reports whether live events are to come from the bus: it was asked for, and no proxy was, or the context has

@@ -71,6 +71,9 @@ func (c *Client) Reused() bool { return c.served > 1 }
 // Answered implements codec.ClientStream.
 func (c *Client) Answered() bool { return c.answered }
 
+// Ended implements codec.ClientStream.
+func (c *Client) Ended() (known bool, err error) { return false, nil }
+
 // Sent implements codec.ClientStream.
 func (c *Client) Sent() int64 { return c.peer.Wrote() - c.before }
 

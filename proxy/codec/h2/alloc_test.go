@@ -21,7 +21,8 @@ type one struct {
 }
 
 func (o *one) Open() (*ServerStream, *codec.Request) { return &o.st, &o.q }
-func (o *one) Serve(*socket.Worker, *ServerStream)   {}
+func (o *one) Serve(*ServerStream)                   {}
+func (o *one) HandOut(*socket.Worker)                {}
 func (o *one) Drop(_ *ServerStream, why string)      { panic(why) }
 func (o *one) Refused()                              { panic("refused") }
 

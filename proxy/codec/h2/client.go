@@ -142,7 +142,7 @@ func (cl *Client) Opened() int {
 }
 
 // headers implements role: the head of an answer, or its trailers.
-func (cl *Client) headers(_ *socket.Worker, id uint32, p []byte, end bool) error {
+func (cl *Client) headers(id uint32, p []byte, end bool) error {
 	c := &cl.conn
 	c.mu.Lock()
 	st := c.streams[id]
@@ -213,6 +213,9 @@ func (cl *Client) wake() {
 		cl.forWords.head.wakeWriter()
 	}
 }
+
+// handOut implements role: who waits for an answer has been woken.
+func (cl *Client) handOut(*socket.Worker) {}
 
 // failed implements role. A request whose head was never handed to the system is as good as new.
 func (cl *Client) failed(st *stream, err error) error {

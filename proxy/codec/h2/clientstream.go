@@ -302,6 +302,13 @@ func (st *ClientStream) Next(w *socket.Worker) (bytebuf.Piece, bool, error) {
 // Trailers implements codec.Body.
 func (st *ClientStream) Trailers() *header.List { return st.gotTrailers() }
 
+// Ended implements codec.ClientStream.
+func (st *ClientStream) Ended() (known bool, err error) {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	return st.recvEnd || st.recvErr != nil, st.recvErr
+}
+
 // Release implements codec.ClientStream. Where the request has not been sent to its end, the server is told that the rest
 // will not come.
 func (st *ClientStream) Release() { st.finish() }

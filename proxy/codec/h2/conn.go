@@ -107,7 +107,7 @@ const (
 // role is what server and client do each in their way. The turn calls it without the lock.
 type role interface {
 	// headers takes a whole header block.
-	headers(w *socket.Worker, id uint32, p []byte, end bool) error
+	headers(id uint32, p []byte, end bool) error
 	// idle reports whether no stream with this id was opened yet. The lock is held.
 	idle(id uint32) bool
 	// peerGoes takes the peer's GOAWAY. The lock is held.
@@ -118,6 +118,8 @@ type role interface {
 	failed(st *stream, err error) error
 	// wake wakes those that wait for something that will not come any more. The lock is held.
 	wake()
+	// handOut passes on what the turn has taken so far; others run now.
+	handOut(w *socket.Worker)
 }
 
 // block is a header block that came in several frames.
@@ -217,6 +219,7 @@ func (c *conn) turn(w *socket.Worker, now int64) error {
 		err = c.timers(now)
 	}
 	if err == nil {
+		c.role.handOut(w)
 		err = c.finishTurn(w)
 	}
 	if err != nil {
@@ -287,6 +290,7 @@ func (c *conn) read(w *socket.Worker) error {
 				return err
 			}
 		}
+		c.role.handOut(w)
 		runtime.Gosched() // the other connections' turns come in between: a peer that never pauses is one of many
 	}
 }
@@ -369,13 +373,14 @@ func (c *conn) frames(w *socket.Worker) error {
 			return nil
 		}
 		c.in.Lo += size
-		if err := c.handle(w, &f); err != nil {
+		if err := c.handle(&f); err != nil {
 			return err
 		}
 		// Not right behind a head if that can be: what would be reset by the next frame is not to be served.
 		if n > inARow && f.typ != frameHeaders || n > 2*inARow {
 			n = 0
-			runtime.Gosched()
+			c.role.handOut(w)
+			w.Yield()
 		}
 	}
 }
@@ -394,6 +399,7 @@ func (c *conn) takePreface() error {
 
 // fail ends the connection: it tells the peer why where that is of use, ends all streams, and waits until nobody writes.
 func (c *conn) fail(w *socket.Worker, err error) {
+	defer c.role.handOut(w) // without the lock
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil {

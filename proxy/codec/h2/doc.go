@@ -7,7 +7,8 @@
 //
 // A connection has no goroutine. When its socket is ready, a worker takes a turn: it reads what is there, handles whole
 // frames only, gives data to streams and requests to workers of their own, sends what there is to send, and leaves. An
-// idle connection holds no buffer. Each stream is driven by its user's worker (for a body, by a second one), which sleeps
+// idle connection holds no buffer. Requests are handed to their workers when the turn ends or lets others run: one that was
+// reset by then costs no worker. Each stream is driven by its user's worker (for a body, by a second one), which sleeps
 // where it has to wait.
 //
 // conn.go is the turn and the frames; flow.go windows, what is held, and time; output.go what is to be sent, and by whom;

@@ -8,11 +8,10 @@ import (
 
 	"github.com/meshtap/meshtap/proxy/codec"
 	"github.com/meshtap/meshtap/proxy/metrics"
-	"github.com/meshtap/meshtap/proxy/socket"
 )
 
 // handle handles one frame (RFC 9113 section 6).
-func (c *conn) handle(w *socket.Worker, f *frame) error {
+func (c *conn) handle(f *frame) error {
 	if !c.settled && (f.typ != frameSettings || f.has(flagAck)) {
 		return connError(ProtocolError, "the first frame is not SETTINGS")
 	}
@@ -23,9 +22,9 @@ func (c *conn) handle(w *socket.Worker, f *frame) error {
 	case frameData:
 		return c.data(f)
 	case frameHeaders:
-		return c.headers(w, f)
+		return c.headers(f)
 	case frameContinuation:
-		return c.continuation(w, f)
+		return c.continuation(f)
 	case framePriority:
 		return c.priority(f)
 	case frameReset:
@@ -45,7 +44,7 @@ func (c *conn) handle(w *socket.Worker, f *frame) error {
 }
 
 // headers handles a HEADERS frame (RFC 9113 section 6.2).
-func (c *conn) headers(w *socket.Worker, f *frame) error {
+func (c *conn) headers(f *frame) error {
 	p, ok := f.unpad()
 	if !ok || f.id == 0 {
 		return connError(ProtocolError, "bad HEADERS frame")
@@ -62,7 +61,7 @@ func (c *conn) headers(w *socket.Worker, f *frame) error {
 	c.abuse.useful()
 	if f.has(flagEndHeaders) {
 		c.partial = 0 // the time of the next begins with the next
-		return c.role.headers(w, f.id, p, f.has(flagEndStream))
+		return c.role.headers(f.id, p, f.has(flagEndStream))
 	}
 	c.open = block{id: f.id, end: f.has(flagEndStream), bytes: append(c.open.bytes[:0], p...)}
 	return nil
@@ -70,7 +69,7 @@ func (c *conn) headers(w *socket.Worker, f *frame) error {
 
 // continuation handles a CONTINUATION frame (RFC 9113 section 6.10). A block is kept until it is whole, in no more than
 // Continuations+1 frames.
-func (c *conn) continuation(w *socket.Worker, f *frame) error {
+func (c *conn) continuation(f *frame) error {
 	if c.open.id == 0 {
 		return connError(ProtocolError, "CONTINUATION without a header block")
 	}
@@ -86,7 +85,7 @@ func (c *conn) continuation(w *socket.Worker, f *frame) error {
 	}
 	b := c.open
 	c.open, c.partial = block{}, 0
-	return c.role.headers(w, b.id, b.bytes, b.end)
+	return c.role.headers(b.id, b.bytes, b.end)
 }
 
 // priority checks a PRIORITY frame, which means nothing any more (RFC 9113 section 6.3).

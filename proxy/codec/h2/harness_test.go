@@ -137,6 +137,7 @@ type testServer struct {
 	Server
 	end
 	serve   func(w *socket.Worker, st *ServerStream, q *codec.Request)
+	taken   []*ServerStream // the turn's
 	mu2     sync.Mutex
 	places  map[*ServerStream]*place
 	free    []*place
@@ -188,7 +189,14 @@ func (s *testServer) put(p *place) {
 	s.mu2.Unlock()
 }
 
-func (s *testServer) Serve(w *socket.Worker, st *ServerStream) { w.Go(s.place(st)) }
+func (s *testServer) Serve(st *ServerStream) { s.taken = append(s.taken, st) }
+
+func (s *testServer) HandOut(w *socket.Worker) {
+	for _, st := range s.taken {
+		w.Go(s.place(st))
+	}
+	s.taken = s.taken[:0]
+}
 
 // Run implements socket.Runner.
 func (p *place) Run(w *socket.Worker) {

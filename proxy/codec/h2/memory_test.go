@@ -57,6 +57,7 @@ func (c *memConn) SetExpire(t int64) { c.until = t }
 // hold is an acceptor that keeps what it is given, unserved.
 type hold struct {
 	held    []*ServerStream
+	late    int // how many of them nobody was handed yet
 	dropped int
 	refused int
 }
@@ -64,9 +65,10 @@ type hold struct {
 func (h *hold) Open() (*ServerStream, *codec.Request) {
 	return new(ServerStream), new(codec.Request)
 }
-func (h *hold) Serve(_ *socket.Worker, st *ServerStream) { h.held = append(h.held, st) }
-func (h *hold) Drop(*ServerStream, string)               { h.dropped++ }
-func (h *hold) Refused()                                 { h.refused++ }
+func (h *hold) Serve(st *ServerStream)     { h.held, h.late = append(h.held, st), h.late+1 }
+func (h *hold) HandOut(*socket.Worker)     { h.late = 0 }
+func (h *hold) Drop(*ServerStream, string) { h.dropped++ }
+func (h *hold) Refused()                   { h.refused++ }
 
 func (h *hold) finish() {
 	for _, st := range h.held {
@@ -88,6 +90,9 @@ func serveBytes(t testing.TB, w *socket.Worker, cfg *Config, bufs *bytebuf.Pool,
 	var s Server
 	s.Init(c, bufs, cfg, &h)
 	err = s.Turn(w, 0)
+	if h.late > 0 {
+		t.Fatalf("%d streams were not handed out", h.late)
+	}
 	h.finish()
 	if s.active != 0 || len(s.streams) != 0 || s.held != 0 {
 		t.Fatalf("%d active, %d streams, %d bytes held", s.active, len(s.streams), s.held)

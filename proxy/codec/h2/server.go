@@ -13,9 +13,12 @@ import (
 type Acceptor interface {
 	// Open returns a place for a new stream and for its request, which the server resets and fills.
 	Open() (*ServerStream, *codec.Request)
-	// Serve takes a stream whose head is complete, and must not block: it hands it to a worker, which calls the stream's
-	// Finish at its end. Where Refused is set, the stream is to be answered with that.
-	Serve(w *socket.Worker, st *ServerStream)
+	// Serve takes a stream whose head is complete, for the next HandOut. Where Refused is set, the stream is to be answered
+	// with that.
+	Serve(st *ServerStream)
+	// HandOut hands each stream of Serve to a worker, which calls the stream's Finish at its end, and must not block. It comes
+	// before others run: a stream that was reset at once (HungUp) need not have a worker.
+	HandOut(w *socket.Worker)
 	// Drop takes back the place of a stream that was malformed and has been reset. why is short and constant.
 	Drop(st *ServerStream, why string)
 	// Refused tells of a stream that was one too many and has been refused, without a look at its head.
@@ -69,7 +72,7 @@ func (s *Server) SetExpire(t int64) { s.setExpire(t) }
 func (s *Server) Streams() int { return s.users() }
 
 // headers implements role: a request's head, or its trailers.
-func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error {
+func (s *Server) headers(id uint32, p []byte, end bool) error {
 	c := &s.conn
 	if id&1 == 0 {
 		return connError(ProtocolError, "a client's stream has an even number")
@@ -104,7 +107,7 @@ func (s *Server) headers(w *socket.Worker, id uint32, p []byte, end bool) error 
 	if full {
 		return s.full(id, p)
 	}
-	return s.open(w, id, p, end)
+	return s.open(id, p, end)
 }
 
 // full refuses a stream that is one too many.
@@ -122,7 +125,7 @@ func (s *Server) full(id uint32, p []byte) error {
 }
 
 // open begins a stream.
-func (s *Server) open(w *socket.Worker, id uint32, p []byte, end bool) error {
+func (s *Server) open(id uint32, p []byte, end bool) error {
 	c := &s.conn
 	st, q := s.accept.Open()
 	q.Reset()
@@ -155,7 +158,7 @@ func (s *Server) open(w *socket.Worker, id uint32, p []byte, end bool) error {
 	}
 	c.streams[id] = &st.stream
 	c.mu.Unlock()
-	s.accept.Serve(w, st)
+	s.accept.Serve(st)
 	return nil
 }
 
@@ -170,6 +173,9 @@ func (s *Server) settings() {}
 
 // wake implements role.
 func (s *Server) wake() {}
+
+// handOut implements role.
+func (s *Server) handOut(w *socket.Worker) { s.accept.HandOut(w) }
 
 // failed implements role.
 func (s *Server) failed(_ *stream, err error) error { return err }

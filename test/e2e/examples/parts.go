@@ -56,16 +56,37 @@ func bySecret(t *testing.T, r *Rig) {
 
 func discoveredFault() []Request {
 	return []Request{
-		{Name: "a request without the header", Want: Want{Status: 200, Line: "a GET / localhost"}},
-		{Name: "one that is to fail", Header: []string{"x-fail: yes"}, Want: Want{Status: 503, Line: "fault filter abort"}},
+		{Name: "a request without the header", Listener: "http", Want: Want{Status: 200, Line: "a GET / localhost"}},
+		{Name: "one that is to fail", Listener: "http", Header: []string{"x-fail: yes"}, Want: Want{Status: 503, Line: "fault filter abort"}},
+		{Name: "one that is passed on byte by byte", Listener: "either", Header: []string{"x-fail: yes"}, Want: Want{Status: 200, Line: "a GET / localhost"}},
 	}
 }
 
-// faultChanges: the filter takes what its file says from then on.
-func faultChanges(t *testing.T, r *Rig) {
+// manager is a connection manager in the place of a TCP proxy.
+const manager = `
+version_info: "2"
+resources:
+- "@type": type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig
+  name: end
+  typed_config:
+    "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    stat_prefix: either
+    route_config:
+      virtual_hosts: [{name: all, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: managed}}}]}]
+    http_filters:
+    - name: router
+      typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+`
+
+// filtersChange: the filters take what their files say from then on.
+func filtersChange(t *testing.T, r *Rig) {
 	text := r.Read(filepath.Join(xdsFiles, "ecds.yaml"))
 	r.replace("ecds.yaml", strings.Replace(text, "http_status: 503", "http_status: 418", 1))
 	r.Admin.Until("/ready", func(int, string) bool {
-		return r.Do(Request{Name: "the other status", Header: []string{"x-fail: yes"}}).Status == 418
+		return r.Do(Request{Name: "the other status", Listener: "http", Header: []string{"x-fail: yes"}}).Status == 418
+	})
+	r.replace("ecds-end.yaml", manager)
+	r.Admin.Until("/ready", func(int, string) bool {
+		return r.Do(Request{Name: "the other end", Listener: "either"}).Body == "managed"
 	})
 }

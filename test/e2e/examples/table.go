@@ -37,7 +37,7 @@ func All() []Example {
 		{File: "tls.yaml", Requests: secureRequests(), Do: mutual},
 		{File: "tls-upstream.yaml", Requests: toSecure(), Do: toSecureTCP},
 		{File: "sds.yaml", Requests: secureRequests()[:1], Do: bySecret},
-		{File: "ecds.yaml", Requests: discoveredFault(), Do: faultChanges},
+		{File: "ecds.yaml", Requests: discoveredFault(), Do: filtersChange},
 		{File: "protocols.yaml", Requests: static()[:1], Do: protocols},
 		{File: "websocket.yaml", Requests: notUpgraded(), Do: webSocket},
 		{File: "grpc.yaml", Do: grpcCalls},
@@ -56,6 +56,7 @@ func All() []Example {
 		{File: "tap-zeromq.yaml", Own: "meshtap.tap", Do: tapZeroMQ},
 		{File: "tap-webhook.yaml", Own: "meshtap.tap", Do: tapWebhook},
 		{File: "tap-als.yaml", Own: "meshtap.tap", Do: tapAccessLogService},
+		{File: "pilot-agent.yaml", Own: "workload_discovery, of Istio's build of Envoy", Requests: ads()},
 		{File: "ads.yaml", Requests: ads()},
 		{File: "xds-delta.yaml", Requests: ads()},
 		{File: "scopes.yaml", Requests: scopes()},
@@ -180,6 +181,7 @@ func dns() []Request {
 		{Name: "STRICT_DNS", Host: "x.example", Want: Want{Status: 200, Line: "a GET / x.example"}},
 		{Name: "the host is that which was looked up", Host: "x.example", Path: "/auto", Want: Want{Status: 200, Line: "a GET /auto localhost"}},
 		{Name: "LOGICAL_DNS", Host: "x.example", Path: "/logical", Want: Want{Status: 200, Line: "a GET /logical x.example"}},
+		{Name: "DnsCluster", Host: "x.example", Path: "/typed", Want: Want{Status: 200, Line: "a GET /typed x.example"}},
 	}
 }
 
