@@ -11,7 +11,7 @@ import (
 
 // deadlines is weighted round robin with weights that change with every request: earliest deadline first, as in Envoy's
 // EdfScheduler. Each host has a deadline; the earliest is next, and is put back one weight's reciprocal later, with its
-// weight of that moment.
+// weight of that moment: by how busy it is, of the weight that it had when the scheduler was built.
 //
 // Unlike the fixed schedule of weighted round robin this needs a lock, because each pick depends on the one before. It
 // is held for one walk down a heap, well below a microsecond, and never across a wait.
@@ -27,8 +27,8 @@ type deadlines struct {
 }
 
 type deadline struct {
-	at   float64
-	host uint32
+	at           float64
+	host, weight uint32
 }
 
 // newDeadlines returns the scheduler, in linear time. First deadlines lie anywhere within a host's first turn, so that
@@ -38,7 +38,7 @@ func newDeadlines(hosts []*Host, bias float64, seed uint64) *deadlines {
 	r := Request{Rand: seed}
 	for i, h := range hosts {
 		phase := float64(r.next()>>11) / (1 << 53)
-		d.heap[i] = deadline{at: phase / float64(h.weight()), host: uint32(i)}
+		d.heap[i] = deadline{at: phase / float64(h.weight()), host: uint32(i), weight: uint32(h.weight())}
 	}
 	for i := len(d.heap)/2 - 1; i >= 0; i-- {
 		d.sink(i, d.heap[i])
@@ -50,15 +50,16 @@ func newDeadlines(hosts []*Host, bias float64, seed uint64) *deadlines {
 func (d *deadlines) Pick(*Request) int {
 	d.mu.Lock()
 	next := d.heap[0]
-	host := d.hosts[next.host]
-	d.sink(0, deadline{at: next.at + d.cost(host), host: next.host})
+	host := next.host
+	next.at += d.busy(d.hosts[host]) / float64(next.weight)
+	d.sink(0, next)
 	d.mu.Unlock()
-	return int(next.host)
+	return int(host)
 }
 
-// cost is the reciprocal of the host's weight of this moment. Active may be below 0 for a moment where an owner counts
+// busy is how busy the host is at the moment, at least 1. Active may be below 0 for a moment where an owner counts
 // down before it counts up; that counts as 0.
-func (d *deadlines) cost(h *Host) float64 {
+func (d *deadlines) busy(h *Host) float64 {
 	busy := float64(max(h.Active.Load(), 0) + 1)
 	bias := d.bias
 	if d.runtime != nil {
@@ -70,7 +71,7 @@ func (d *deadlines) cost(h *Host) float64 {
 		// The bound keeps deadlines finite, and so different, whatever the bias.
 		busy = min(math.Pow(busy, bias), math.MaxUint32)
 	}
-	return busy / float64(h.weight())
+	return busy
 }
 
 // sink puts x at position i, or below where something is earlier.

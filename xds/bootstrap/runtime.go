@@ -151,8 +151,8 @@ func checkNumber(s *resource.Scope, path string, v *structpb.Value) {
 			n = 0
 		}
 	}
-	if n < 1 || n > math.MaxInt32 || n != math.Trunc(n) {
-		s.Fail(path, fmt.Sprintf("must be a whole number of at least 1 and at most %d", math.MaxInt32))
+	if n < 1 || n > math.MaxUint32 || n != math.Trunc(n) {
+		s.Fail(path, fmt.Sprintf("must be a whole number of at least 1 and at most %d", uint32(math.MaxUint32)))
 	}
 }
 

@@ -5,6 +5,7 @@ package bootstrap
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -93,33 +94,39 @@ func tagRegex(s *resource.Scope, path string, t *metricsv3.TagSpecifier, alone b
 	return re
 }
 
-// lookahead is the one test of what follows that istiod's expressions have.
-const lookahead = `(?=\.)`
+// lookahead begins a test of what follows, dot is the one of istiod's expressions.
+const (
+	lookahead = `(?=`
+	dot       = `(?=\.)`
+)
 
 // TagRegex compiles the regular expression of a tag. Envoy's are ECMAScript's; what RE2 cannot do is refused by name, but
-// for a look-ahead at a dot, which becomes the dot itself where that stays outside of the groups.
+// for a look-ahead at the end, and one at a dot: they become what they look at where that stays outside of the groups.
 func TagRegex(expr string) (*regexp.Regexp, error) {
 	text := expr
-	for at := strings.Index(text, lookahead); at >= 0; at = strings.Index(text, lookahead) {
-		rest := text[at+len(lookahead):]
+	for at := looks(text); at >= 0; at = looks(text) {
+		end := closes(text, at)
+		if end < 0 {
+			break // it is no regular expression
+		}
+		ahead, rest := text[at:end], text[end:]
 		closing := len(rest) - len(strings.TrimLeft(rest, ")"))
 		tail := rest[closing:]
 		switch {
 		case tail == "" || strings.HasPrefix(tail, "|") && depth(text[:at]) == closing:
-			tail = `\.` + tail
-		case strings.HasPrefix(tail, `\.`) && !quantified(tail[2:]):
-		case strings.HasPrefix(tail, `.*?\.`) && !quantified(tail[5:]):
+			tail = "(?:" + ahead[len(lookahead):] + tail
+		case ahead == dot && strings.HasPrefix(tail, `\.`) && !quantified(tail[2:]):
+		case ahead == dot && strings.HasPrefix(tail, `.*?\.`) && !quantified(tail[5:]):
 			tail = `\.(?:.*?\.)??` + tail[5:]
-		case strings.HasPrefix(tail, `.*\.`) && !quantified(tail[4:]):
+		case ahead == dot && strings.HasPrefix(tail, `.*\.`) && !quantified(tail[4:]):
 			tail = `\.(?:.*\.)?` + tail[4:]
 		default:
-			return nil, fmt.Errorf("has the look-ahead %s before %q, which cannot be rewritten here; write the dot itself", lookahead, tail)
+			return nil, fmt.Errorf("has the look-ahead %s before %q, which cannot be rewritten here; write what is to follow", ahead, tail)
 		}
 		text = text[:at] + rest[:closing] + tail
 	}
 	for _, x := range []struct{ syntax, name string }{
-		{"(?=", "look-ahead other than " + lookahead}, {"(?!", "negative look-ahead"}, {"(?<=", "look-behind"},
-		{"(?<!", "negative look-behind"},
+		{"(?!", "negative look-ahead"}, {"(?<=", "look-behind"}, {"(?<!", "negative look-behind"},
 	} {
 		if strings.Contains(text, x.syntax) {
 			return nil, fmt.Errorf("has %s, %s, which RE2 does not have", x.syntax, x.name)
@@ -147,22 +154,56 @@ func quantified(s string) bool { return s != "" && strings.IndexByte("*+?{", s[0
 
 // depth counts the groups that are open at the end of an expression.
 func depth(expr string) (n int) {
-	class := false
-	for i := 0; i < len(expr); i++ {
-		switch c := expr[i]; {
-		case c == '\\':
-			i++
-		case class:
-			class = c != ']'
-		case c == '[':
-			class = true
-		case c == '(':
-			n++
-		case c == ')':
-			n--
-		}
+	for _, d := range groups(expr) {
+		n += d
 	}
 	return n
+}
+
+// looks returns the index of the first look-ahead, -1 where there is none.
+func looks(expr string) int {
+	for i := range groups(expr) {
+		if strings.HasPrefix(expr[i:], lookahead) {
+			return i
+		}
+	}
+	return -1
+}
+
+// closes returns the index behind the group that begins at an index, -1 where it does not end.
+func closes(expr string, at int) int {
+	n := 0
+	for i, d := range groups(expr[at:]) {
+		if n += d; n == 0 {
+			return at + i + 1
+		}
+	}
+	return -1
+}
+
+// groups yields the places where groups begin (1) and end (-1).
+func groups(expr string) iter.Seq2[int, int] {
+	return func(yield func(int, int) bool) {
+		class := false
+		for i := 0; i < len(expr); i++ {
+			d := 0
+			switch c := expr[i]; {
+			case c == '\\':
+				i++
+			case class:
+				class = c != ']'
+			case c == '[':
+				class = true
+			case c == '(':
+				d = 1
+			case c == ')':
+				d = -1
+			}
+			if d != 0 && !yield(i, d) {
+				return
+			}
+		}
+	}
 }
 
 // matcher returns what says which statistics are shown; nil where all are.

@@ -54,7 +54,8 @@ func TestMutated(t *testing.T) {
 					_, _ = d.Decode(k.typeURL, b, "1")
 				}
 			})
-			if n > 2*batch*most {
+			const others = 1 << 20 // what the test itself and the runtime take
+			if n > 2*batch*most+others {
 				t.Errorf("%s: %d bytes for %d damaged resources, and %d for the largest good one", name, n, batch, most)
 			}
 		}

@@ -34,8 +34,8 @@ func (d *Decoder) now() *Decoder {
 		return d
 	}
 	was := uint64(d.opt.Limits.RegexProgram)
-	n := d.regex.Integer(was)
-	if n == was || n == 0 || n > math.MaxInt32 {
+	n := min(d.regex.Integer(was), math.MaxInt32) // which Kuma and Envoy Gateway exceed, for "no limit"
+	if n == was || n == 0 {
 		return d
 	}
 	with := *d

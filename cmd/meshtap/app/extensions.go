@@ -78,7 +78,7 @@ func NewExtensions(out io.Writer) *Extensions {
 
 // httpFilters are those before the router, which is a Core row.
 func httpFilters(keys mesh.Runtime) []registry.Row[filter.Builder] {
-	var rows []registry.Row[filter.Builder]
+	rows := filter.InertRows()
 	rows = append(rows, grpcstats.Rows()...)
 	rows = append(rows, grpcweb.Rows()...)
 	rows = append(rows, grpchttp1bridge.Rows()...)

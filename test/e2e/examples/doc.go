@@ -5,7 +5,8 @@
 //
 // The files name fixed ports, for people. What stands behind a port is the same in all of them:
 //
-//	10000, 10001, 15001, 15006   listeners
+//	10000, 10001, 15001,
+//	15006, 15090                 listeners
 //	9901                         the administration interface
 //	8081, 8080 and 8082          the HTTP servers a and b
 //	8085, 3306 and 8086          the servers database and replica, which speak first

@@ -123,7 +123,7 @@ func (r *Rig) stand(port string) int {
 	r.T.Helper()
 	tcp := func(name string) int { return int(origin.StartTCP(r.T, name).Addr().Port()) }
 	switch port {
-	case "10000", "10001", "15001", "15006", "9901":
+	case "10000", "10001", "15001", "15006", "15090", "9901":
 		return 0 // the proxy takes a free one, and tells
 	case "80", "443":
 		n, _ := strconv.Atoi(port) // of listeners that are not bound

@@ -56,7 +56,7 @@ func All() []Example {
 		{File: "tap-zeromq.yaml", Own: "meshtap.tap", Do: tapZeroMQ},
 		{File: "tap-webhook.yaml", Own: "meshtap.tap", Do: tapWebhook},
 		{File: "tap-als.yaml", Own: "meshtap.tap", Do: tapAccessLogService},
-		{File: "pilot-agent.yaml", Own: "workload_discovery, of Istio's build of Envoy", Requests: ads()},
+		{File: "pilot-agent.yaml", Own: "workload_discovery, of Istio's build of Envoy", Requests: pilotAgent()},
 		{File: "ads.yaml", Requests: ads()},
 		{File: "xds-delta.yaml", Requests: ads()},
 		{File: "scopes.yaml", Requests: scopes()},
@@ -204,6 +204,14 @@ func notUpgraded() []Request {
 		{Name: "a plain request", Want: Want{Status: 200, Line: "a GET / localhost"}},
 		{Name: "an upgrade that is not allowed", Path: "/closed", Header: []string{"connection: upgrade", "upgrade: websocket"}, Want: Want{Status: 403}},
 		{Name: "an upgrade to something else", Header: []string{"connection: upgrade", "upgrade: gopher"}, Want: Want{Status: 403}},
+	}
+}
+
+func pilotAgent() []Request {
+	return []Request{
+		{Name: "through the control plane's configuration", Listener: "http", Path: "/x", Want: Want{Status: 200}},
+		{Name: "through a compressor", Listener: "0.0.0.0_15090", Path: "/stats/prometheus", Header: []string{"Accept-Encoding: gzip"},
+			Want: Want{Status: 200, Header: []string{"Content-Encoding:"}}},
 	}
 }
 
