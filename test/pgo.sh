@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 # The benchmark starts its proxy itself; this one adds where to ask it for a profile.
 cat >"$work/meshtap" <<WRAP
 #!/bin/sh
-[ "\$1" = serve ] && set -- "\$@" --admin $work/admin.sock
+[ "\$1" = serve ] && set -- "\$@" --enable-profiles --admin $work/admin.sock
 exec $PWD/bin/meshtap "\$@"
 WRAP
 chmod +x "$work/meshtap"

@@ -49,6 +49,7 @@ type serveFlags struct {
 	// Our own.
 	admin         string
 	observational bool
+	profiles      bool
 	keepOnEmpty   bool
 	noTap         bool
 	logJSON       bool
@@ -102,7 +103,7 @@ func newServe() *cobra.Command {
 	f.add(cmd)
 	cli.Rest(cmd, "log-path", "log-json", "config-yaml", "service-zone", "admin-address-path", "allow-unknown-static-fields",
 		"reject-unknown-dynamic-fields", "keep-on-empty", "drain-quiet-msec", "accept-observational", "no-tap",
-		"accelerate", "config-cache", "config-cache-max-age", "csds")
+		"accelerate", "config-cache", "config-cache-max-age", "csds", "enable-profiles")
 	return cmd
 }
 
@@ -123,6 +124,7 @@ func (f *serveFlags) add(cmd *cobra.Command) {
 	s.BoolVar(&f.allowStatic, "allow-unknown-static-fields", false, "report unknown fields of the bootstrap instead of refusing them")
 	s.BoolVar(&f.rejectDynamic, "reject-unknown-dynamic-fields", false, "refuse xDS resources with unknown fields instead of counting them")
 	s.StringVar(&f.admin, "admin", "", "`address` or path to administer, if FILE has none")
+	s.BoolVar(&f.profiles, "enable-profiles", false, "let /profile of the administration server answer")
 	s.BoolVar(&f.observational, "accept-observational", false, "take tracing, stats sinks and the like without effect, with a warning, instead of refusing them")
 	s.BoolVar(&f.keepOnEmpty, "keep-on-empty", false, "keep the last listeners or clusters when one response would remove all")
 	s.BoolVar(&f.noTap, "no-tap", false, "no event tap where the bootstrap configures none")
@@ -239,7 +241,7 @@ func (f *serveFlags) options() (app.Options, error) {
 	}
 	accelerated, err := accelerateConfig(f.accelerate)
 	return app.Options{
-		Admin: at, Accelerate: accelerated, LogForm: f.form(),
+		Admin: at, Profiles: f.profiles, Accelerate: accelerated, LogForm: f.form(),
 		Bootstrap: bootstrap.Options{
 			Path: f.config, YAML: f.configYAML, NodeID: f.node, NodeCluster: f.cluster, NodeZone: f.zone,
 			AllowUnknownStaticFields: f.allowStatic, RejectUnknownDynamicFields: f.rejectDynamic,

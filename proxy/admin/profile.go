@@ -17,6 +17,9 @@ const maxProfile = 120
 // profile answers with a profile of this process in the form that `go tool pprof` reads. Envoy's /cpuprofiler and
 // /heapprofiler write files instead; what a container may not write to is read here over the wire.
 func (s *Server) profile(r *request) (*answer, error) {
+	if !s.config.Profiles {
+		return nil, &Error{http.StatusForbidden, "profiles are off; start with --enable-profiles\n"}
+	}
 	if err := r.query.only("kind", "seconds"); err != nil {
 		return nil, err
 	}

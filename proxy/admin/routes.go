@@ -104,7 +104,7 @@ func (s *Server) ownEndpoints() []*endpoint {
 			params: []param{field("version", "The number of a snapshot of /config_history, or a version_info that it had")}}),
 		when(v.Release != nil, &endpoint{path: "/config_release", help: "end /config_rollback", changes: true, serve: s.release}),
 		when(v.XDS != nil, &endpoint{path: "/xds", help: "print how the proxy stands with its control plane", serve: s.xds}),
-		when(true, &endpoint{path: "/profile", help: "take a profile, in the form of pprof", places: s.profiles, serve: s.profile,
+		when(true, &endpoint{path: "/profile", help: "take a profile, in the form of pprof, if started with --enable-profiles", places: s.profiles, serve: s.profile,
 			params: []param{choice("kind", "What to take", "cpu", "heap", "goroutine"),
 				field("seconds", "How long to take a cpu profile, from 1 to 120; 10 is the default")}}),
 	)

@@ -27,6 +27,8 @@ type Config struct {
 	Exposed bool
 	// FlushInterval is the interval of histograms, Envoy's stats_flush_interval. The default is 5 s.
 	FlushInterval time.Duration
+	// Profiles lets /profile answer: profiles tell of what a process does, and taking them costs.
+	Profiles bool
 }
 
 // Deps are what the server works with.

@@ -50,6 +50,8 @@ type Options struct {
 	Bootstrap bootstrap.Options
 	// Admin is where the administration interface listens where the bootstrap names no address; the zero value leaves it out.
 	Admin mesh.Address
+	// Profiles lets the administration interface give profiles.
+	Profiles bool
 	// AdminAddressPath is a file to write the address of the administration interface to; "" writes none.
 	AdminAddressPath string
 	// DrainTime is how long connections may go on after the first SIGTERM, and those of a removed listener.

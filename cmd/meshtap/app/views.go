@@ -51,7 +51,7 @@ func (a *App) makeAdmin() {
 	if a.hub != nil {
 		v.Events = a.events
 	}
-	a.admin = admin.New(admin.Config{Address: addr, Mode: mode, Exposed: exposed, FlushInterval: a.cfg.StatsInterval}, v, admin.Deps{Stats: a.stats, Log: a.log.Named("admin")})
+	a.admin = admin.New(admin.Config{Address: addr, Mode: mode, Exposed: exposed, FlushInterval: a.cfg.StatsInterval, Profiles: a.opt.Profiles}, v, admin.Deps{Stats: a.stats, Log: a.log.Named("admin")})
 }
 
 func (a *App) startAdmin(ctx context.Context) error {
