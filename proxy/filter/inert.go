@@ -11,12 +11,11 @@ import (
 // reported. Istio's bootstraps have compressors in front of their statistics; an answer that is not compressed is right for every
 // client (RFC 9110 section 12.5.3).
 func InertRows() []registry.Row[Builder] {
-	const route = "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute"
 	return []registry.Row[Builder]{{
 		Info: registry.Info{
 			Category: registry.HTTPFilter, Name: "envoy.filters.http.compressor",
-			TypeURLs: []string{"envoy.extensions.filters.http.compressor.v3.Compressor", route}, RouteTypes: []string{route},
-			Status: registry.Inert, Posture: "untrusted", Example: "pilot-agent.yaml",
+			TypeURLs: []string{"envoy.extensions.filters.http.compressor.v3.Compressor"},
+			Status:   registry.Inert, Posture: "untrusted", Example: "pilot-agent.yaml", ChainOnly: true,
 		},
 		Parse: func(typeURL string, _ []byte) (registry.Parsed, error) { return registry.Parsed{Config: typeURL}, nil },
 		Build: func(any, Deps) (Filter, error) { return inert{}, nil },
